@@ -1,0 +1,95 @@
+# `make run` and `make test` do all the set-up themselves; they need Python 3.11 or newer with venv, and for
+# `make test` a C compiler.
+
+PYTHON ?= python3
+VENV := .venv
+PURE := .venv-pure
+PIP := -m pip --disable-pip-version-check --quiet
+JOBS ?= 2
+
+SOURCES := pyproject.toml setup.py $(shell find src -name '*.py' -o -name py.typed)
+CONFORMANCE := $(abspath ../shared/conformance)
+
+# Conformance tests of features that later versions bring.
+NOT_YET := \
+	$(foreach file,tls_compression auth statsd lookupd nsqd_lookupd nsqadmin,--ignore=public/test_$(file).py) \
+	--deselect=public/test_http.py::test_https_beside_http \
+	--deselect=public/test_more.py::test_local_deliveries_are_counted \
+	--deselect=public/test_more.py::test_same_zone_goes_first \
+	--deselect='public/test_cli.py::test_version_flag[nsqlookupd]' \
+	--deselect='public/test_cli.py::test_unknown_flag[nsqlookupd]'
+
+.PHONY: run test check suite suite-pure conformance bench docs lock format clean
+
+# The compiled build, and nsqd in the foreground. FLAGS="--mem-queue-size=0" adds flags.
+run: $(VENV)/installed
+	$(VENV)/bin/nsqd --data-path=./nsq-data $(FLAGS)
+
+# Everything CI runs.
+test: check suite-pure suite conformance
+
+check: $(VENV)/installed
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/python -m nsqkit.docs --check
+
+suite-pure: $(PURE)/installed
+	@$(PURE)/bin/nsqd --version | grep -q ' pure$$' || { echo '$(PURE) is not the uncompiled build'; exit 1; }
+	$(PURE)/bin/pytest -n $(JOBS) $(ARGS)
+
+suite: $(VENV)/installed
+	@$(VENV)/bin/nsqd --version | grep -q ' compiled$$' || \
+		{ echo '$(VENV) is not compiled: install a C compiler, remove $(VENV)/installed, try again'; exit 1; }
+	$(VENV)/bin/pytest -n $(JOBS) $(ARGS)
+
+conformance: $(VENV)/installed
+ifneq ($(wildcard $(CONFORMANCE)/public),)
+	cd $(CONFORMANCE) && PYTHONDONTWRITEBYTECODE=1 NSQD=$(CURDIR)/$(VENV)/bin/nsqd \
+		NSQLOOKUPD=$(CURDIR)/$(VENV)/bin/nsqlookupd NSQADMIN=$(CURDIR)/$(VENV)/bin/nsqadmin \
+		$(CURDIR)/$(VENV)/bin/pytest public -p no:cacheprovider -p no:randomly --timeout=120 -n $(JOBS) $(NOT_YET)
+else
+	@echo 'conformance: $(CONFORMANCE) is not here; going on without it'
+endif
+
+bench: $(VENV)/installed
+	$(VENV)/bin/nsqkit bench $(ARGS)
+
+docs: $(VENV)/installed
+	$(VENV)/bin/python -m nsqkit.docs
+
+format: $(VENV)/installed
+	$(VENV)/bin/ruff check --fix
+	$(VENV)/bin/ruff format
+
+# The newest versions that pyproject.toml allows, written to the lock files.
+lock:
+	rm -rf .venv-lock
+	$(PYTHON) -m venv .venv-lock
+	NSQKIT_PURE=1 .venv-lock/bin/python $(PIP) install .
+	.venv-lock/bin/python $(PIP) freeze --exclude nsqkit > requirements.lock
+	NSQKIT_PURE=1 .venv-lock/bin/python $(PIP) install '.[test]' 'setuptools>=77'
+	.venv-lock/bin/python $(PIP) freeze --all --exclude nsqkit --exclude pip > requirements-dev.lock
+	rm -rf .venv-lock
+
+clean:
+	rm -rf build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache $(VENV) $(PURE)
+
+# A virtual environment with what the lock says.
+%/locked: requirements-dev.lock
+	@$(PYTHON) -c 'import sys; sys.exit("nsqkit needs Python 3.11 or newer: make PYTHON=..." \
+		if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv --clear $*
+	$*/bin/python $(PIP) install -r requirements-dev.lock
+	@touch $@
+
+# The package itself, from a wheel as users get it: tests see what is installed, not src.
+$(PURE)/installed: export NSQKIT_PURE = 1
+%/installed: %/locked $(SOURCES)
+	rm -rf build/lib* build/bdist*
+	$*/bin/python $(PIP) install --no-build-isolation --no-deps --force-reinstall .
+	@$*/bin/nsqd --version
+	@touch $@
+
+.PRECIOUS: %/locked
+.NOTPARALLEL:

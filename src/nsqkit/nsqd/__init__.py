@@ -1,0 +1,1 @@
+"""nsqd: receives messages, keeps them, and hands them to consumers."""

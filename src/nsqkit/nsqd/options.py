@@ -1,0 +1,272 @@
+"""The options of nsqd, in the order and groups of NSQ's own. Each line is flag, config key, default, help and docs."""
+
+import socket
+import zlib
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from typing import ClassVar
+
+from nsqkit.errors import OptionError
+from nsqkit.log import Level
+from nsqkit.options import FLOATS, Duration, DurationOption, IgnoredFlag, Options, Words, declared, option
+from nsqkit.options.kinds import INT, STRING
+
+NODE_IDS = 1024
+"""Node ids are below this: a message id has ten bits for them."""
+
+INT32_MAX = 2**31 - 1
+"""Sizes travel as signed 32-bit integers."""
+
+MILLISECOND = Duration.parse("1ms")
+
+
+class Durability(Enum):
+    """How far a message has got when its publisher is answered OK."""
+
+    MEMORY = "memory"
+    OS = "os"
+    FSYNC = "fsync"
+
+
+class TlsRequired(IntEnum):
+    """Which connections must use TLS."""
+
+    NO = 0
+    TCP_EXCEPT_HTTP = 1
+    YES = 2
+
+
+class TlsVersion(IntEnum):
+    """TLS versions by their number on the wire."""
+
+    TLS1_0 = 769
+    TLS1_1 = 770
+    TLS1_2 = 771
+    TLS1_3 = 772
+
+
+LOG_LEVELS = Words(
+    {
+        "debug": Level.DEBUG,
+        "info": Level.INFO,
+        "warn": Level.WARNING,
+        "error": Level.ERROR,
+        "fatal": Level.FATAL,
+    }
+)
+DURABILITIES = Words({one.value: one for one in Durability})
+TLS_REQUIRED = Words(
+    {"false": TlsRequired.NO, "true": TlsRequired.YES, "tcp-https": TlsRequired.TCP_EXCEPT_HTTP},
+    empty=TlsRequired.NO,
+)
+TLS_VERSIONS = Words(
+    {
+        "tls1.0": TlsVersion.TLS1_0,
+        "tls1.1": TlsVersion.TLS1_1,
+        "tls1.2": TlsVersion.TLS1_2,
+        "tls1.3": TlsVersion.TLS1_3,
+    },
+    empty=TlsVersion.TLS1_0,
+)
+
+
+def default_node_id() -> int:
+    """NSQ's choice, so that a node keeps its id when it moves here: the host name's MD5, its CRC-32, mod 1024."""
+    import hashlib  # noqa: PLC0415 - it loads OpenSSL, which `--version` can do without
+
+    digest = hashlib.md5(socket.gethostname().encode(), usedforsecurity=False).digest()
+    return zlib.crc32(digest) % NODE_IDS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NsqdOptions(Options):
+    """Options of nsqd. Raises OptionError for values out of range, FlagError for features of later versions."""
+
+    ignored_flags: ClassVar = (
+        IgnoredFlag("verbose", "use --log-level"),
+        IgnoredFlag("worker-id", "use --node-id, which it sets when given a number", old_name_of="node-id"),
+    )
+
+    log_level: Level = option(
+        Level.INFO, "least severe line to log", kind=LOG_LEVELS, live=True, group="General"
+    )
+    log_prefix: str = option("[nsqd] ", "put before each log line")
+    node_id: int = option(
+        default_node_id,
+        "unique part of message ids, in [0,1024)",
+        kind=INT,
+        key="id",
+        within=(0, NODE_IDS - 1),
+        error="--node-id must be [0,1024)",
+        default_text="from the host name",
+    )
+    data_path: str = option(
+        "", "directory of messages, metadata and lock; empty: current directory"
+    )
+
+    tcp_address: str = option(
+        "0.0.0.0:4150", "host:port for clients, or the path of a unix socket", group="Network"
+    )
+    http_address: str = option(
+        "0.0.0.0:4151", "host:port for HTTP, or the path of a unix socket; empty: no HTTP"
+    )
+    https_address: str = option(
+        "0.0.0.0:4152", "host:port for HTTPS, opened only with a certificate; empty: no HTTPS"
+    )
+    broadcast_address: str = option(
+        socket.gethostname,
+        "address announced to lookupds and in /info",
+        kind=STRING,
+        default_text="the host name",
+    )
+    broadcast_tcp_port: int = option(0, "TCP port announced; 0: the port bound", within=(0, 65535))
+    broadcast_http_port: int = option(0, "HTTP port announced; 0: the port bound", within=(0, 65535))
+    nsqlookupd_tcp_addresses: tuple[str, ...] = option(
+        (),
+        "TCP address of an nsqlookupd; may be repeated",
+        flag="lookupd-tcp-address",
+        live=True,
+        later="nsqlookupd",
+    )
+    http_client_connect_timeout: DurationOption = option(
+        Duration.parse("2s"),
+        "time to connect for HTTP requests going out",
+        within=(MILLISECOND, None),
+        later="nsqlookupd",
+    )
+    http_client_request_timeout: DurationOption = option(
+        Duration.parse("5s"),
+        "time for an HTTP request going out",
+        within=(MILLISECOND, None),
+        later="nsqlookupd",
+    )
+    auth_http_addresses: tuple[str, ...] = option(
+        (), "host:port or URL of an auth server; may be repeated", flag="auth-http-address", later="AUTH"
+    )
+    auth_http_request_method: str = option(
+        "get", "HTTP method for the auth server: get or post", later="AUTH"
+    )
+    topology_region: str = option("", "region this nsqd is in, reported to clients")
+    topology_zone: str = option("", "zone this nsqd is in, reported to clients")
+
+    durability: Durability = option(
+        Durability.OS,
+        "what a message must have reached before OK is sent",
+        kind=DURABILITIES,
+        group="Storage",
+    )
+    mem_queue_size: int = option(
+        10_000, "messages kept in memory, per topic and per channel", within=(0, INT32_MAX)
+    )
+    max_bytes_per_file: int = option(
+        104_857_600, "size at which a new log file is begun, in bytes", within=(1, None)
+    )
+    sync_every: int = option(2500, "messages after which a log is synced", within=(1, None))
+    sync_timeout: DurationOption = option(
+        Duration.parse("2s"), "longest time until a message is synced", within=(MILLISECOND, None)
+    )
+    checkpoint_interval: DurationOption = option(
+        Duration.parse("1s"), "longest time until a channel's progress is written", within=(MILLISECOND, None)
+    )
+    min_free_space: int = option(
+        64 * 1024 * 1024,
+        "free bytes on the disk below which publishes are refused; 0: no check",
+        within=(0, None),
+    )
+    queue_scan_worker_pool_max: int = option(
+        4, "workers looking for timeouts", within=(1, None), ignored=True
+    )
+    queue_scan_selection_count: int = option(
+        20, "channels looked at per scan", within=(1, None), ignored=True
+    )
+
+    msg_timeout: DurationOption = option(
+        Duration.parse("1m"),
+        "time a consumer has to finish a message, if it asks for no other",
+        within=(MILLISECOND, None),
+        group="Messages and clients",
+    )
+    max_msg_timeout: DurationOption = option(
+        Duration.parse("15m"), "longest time a client may ask for, TOUCH included", within=(MILLISECOND, None)
+    )
+    max_msg_size: int = option(1_048_576, "size of one message body, in bytes", within=(1, INT32_MAX))
+    max_body_size: int = option(5_242_880, "size of a command's body, in bytes", within=(1, INT32_MAX))
+    max_req_timeout: DurationOption = option(
+        Duration.parse("1h"), "longest delay of REQ and of deferred publishes", within=(Duration(0), None)
+    )
+    max_heartbeat_interval: DurationOption = option(
+        Duration.parse("1m"), "longest heartbeat interval a client may ask for", within=(MILLISECOND, None)
+    )
+    max_rdy_count: int = option(2500, "highest RDY a client may send", within=(1, INT32_MAX))
+    max_output_buffer_size: int = option(
+        65_536, "largest output buffer a client may ask for", within=(1, INT32_MAX)
+    )
+    max_output_buffer_timeout: DurationOption = option(
+        Duration.parse("30s"), "longest output buffering a client may ask for", within=(MILLISECOND, None)
+    )
+    min_output_buffer_timeout: DurationOption = option(
+        Duration.parse("25ms"), "shortest output buffering a client may ask for", within=(MILLISECOND, None)
+    )
+    output_buffer_timeout: DurationOption = option(
+        Duration.parse("250ms"), "output buffering of clients that do not say", within=(MILLISECOND, None)
+    )
+    max_channel_consumers: int = option(0, "consumers per channel; 0: no limit", within=(0, INT32_MAX))
+    requeue_on_disconnect: bool = option(
+        False, "give back at once what a vanished consumer had in flight, instead of after its timeout"
+    )
+
+    statsd_address: str = option("", "UDP host:port of a statsd", group="Statistics", later="statsd")
+    statsd_prefix: str = option("nsq.%s", "put before each key; %s is the host", later="statsd")
+    statsd_interval: DurationOption = option(Duration.parse("1m"), "time between two pushes", later="statsd")
+    statsd_mem_stats: bool = option(True, "push memory figures too", later="statsd")
+    statsd_udp_packet_size: int = option(508, "bytes in one datagram", within=(1, 65507), later="statsd")
+    statsd_exclude_ephemeral: bool = option(False, "leave out ephemeral topics and channels", later="statsd")
+    e2e_processing_latency_percentiles: tuple[float, ...] = option(
+        (),
+        "percentile of processing latency to report, in (0,1]; may be repeated or hold commas",
+        kind=FLOATS,
+        flag="e2e-processing-latency-percentile",
+    )
+    e2e_processing_latency_window_time: DurationOption = option(
+        Duration.parse("10m"), "time those percentiles cover", within=(MILLISECOND, None)
+    )
+
+    tls_cert: str = option("", "certificate, a PEM file", group="TLS, compression, experiments", later="TLS")
+    tls_key: str = option("", "key of the certificate, a PEM file", later="TLS")
+    tls_client_auth_policy: str = option(
+        "", "certificates of clients: require or require-verify", later="TLS"
+    )
+    tls_root_ca_file: str = option("", "CA of the clients' certificates, a PEM file", later="TLS")
+    tls_required: TlsRequired = option(
+        TlsRequired.NO, "whether clients must use TLS", kind=TLS_REQUIRED, later="TLS"
+    )
+    tls_min_version: TlsVersion = option(
+        TlsVersion.TLS1_0, "oldest TLS version", kind=TLS_VERSIONS, later="TLS"
+    )
+    deflate: bool = option(True, "let clients ask for deflate compression")
+    max_deflate_level: int = option(6, "highest deflate level a client may ask for", within=(1, 9))
+    snappy: bool = option(True, "let clients ask for snappy compression")
+    enable_experiment: tuple[str, ...] = option(
+        (), "an experiment to turn on; may be repeated", later="zone awareness"
+    )
+
+    def check(self) -> None:
+        """Compare limits with defaults, and put percentiles in order."""
+        for lower, upper in _ORDERED:
+            low, high = getattr(self, lower), getattr(self, upper)
+            if low > high:
+                flags = {one.name: f"--{one.flag}" for one in declared(NsqdOptions)}
+                raise OptionError(f"{flags[lower]} ({low}) must not be above {flags[upper]} ({high})")
+        for percentile in self.e2e_processing_latency_percentiles:
+            if not 0 < percentile <= 1:
+                raise OptionError(f"invalid E2E processing latency percentile: {percentile:g}")
+        descending = tuple(sorted(self.e2e_processing_latency_percentiles, reverse=True))
+        object.__setattr__(self, "e2e_processing_latency_percentiles", descending)
+
+
+_ORDERED = (
+    ("msg_timeout", "max_msg_timeout"),
+    ("min_output_buffer_timeout", "output_buffer_timeout"),
+    ("output_buffer_timeout", "max_output_buffer_timeout"),
+)
+"""Pairs of options of which the first must not be above the second."""

@@ -1,0 +1,176 @@
+"""The options of nsqd against NSQ's defaults, limits and texts."""
+
+import pytest
+
+from nsqkit.errors import FlagError, OptionError
+from nsqkit.nsqd.options import Durability, NsqdOptions, default_node_id
+from nsqkit.options import config_value
+from nsqkit.options.command_line import load, parse
+
+SECOND = 10**9
+
+DEFAULTS = {
+    "log_level": 2,
+    "log_prefix": "[nsqd] ",
+    "data_path": "",
+    "tcp_address": "0.0.0.0:4150",
+    "http_address": "0.0.0.0:4151",
+    "https_address": "0.0.0.0:4152",
+    "broadcast_tcp_port": 0,
+    "broadcast_http_port": 0,
+    "nsqlookupd_tcp_addresses": [],
+    "http_client_connect_timeout": 2 * SECOND,
+    "http_client_request_timeout": 5 * SECOND,
+    "auth_http_addresses": [],
+    "auth_http_request_method": "get",
+    "topology_region": "",
+    "topology_zone": "",
+    "mem_queue_size": 10_000,
+    "max_bytes_per_file": 104_857_600,
+    "sync_every": 2500,
+    "sync_timeout": 2 * SECOND,
+    "queue_scan_worker_pool_max": 4,
+    "queue_scan_selection_count": 20,
+    "msg_timeout": 60 * SECOND,
+    "max_msg_timeout": 900 * SECOND,
+    "max_msg_size": 1_048_576,
+    "max_body_size": 5_242_880,
+    "max_req_timeout": 3600 * SECOND,
+    "max_heartbeat_interval": 60 * SECOND,
+    "max_rdy_count": 2500,
+    "max_output_buffer_size": 65_536,
+    "max_output_buffer_timeout": 30 * SECOND,
+    "min_output_buffer_timeout": SECOND // 40,
+    "output_buffer_timeout": SECOND // 4,
+    "max_channel_consumers": 0,
+    "statsd_address": "",
+    "statsd_prefix": "nsq.%s",
+    "statsd_interval": 60 * SECOND,
+    "statsd_mem_stats": True,
+    "statsd_udp_packet_size": 508,
+    "statsd_exclude_ephemeral": False,
+    "e2e_processing_latency_percentiles": [],
+    "e2e_processing_latency_window_time": 600 * SECOND,
+    "tls_cert": "",
+    "tls_key": "",
+    "tls_client_auth_policy": "",
+    "tls_root_ca_file": "",
+    "tls_required": 0,
+    "tls_min_version": 769,
+    "deflate": True,
+    "max_deflate_level": 6,
+    "snappy": True,
+    "enable_experiment": [],
+    "durability": "os",
+    "checkpoint_interval": SECOND,
+    "min_free_space": 64 * 1024 * 1024,
+    "requeue_on_disconnect": False,
+}
+
+
+@pytest.mark.parametrize("key", DEFAULTS)
+def test_default_is_that_of_nsq(key):
+    """Every key of NSQ's is there, with NSQ's default."""
+    assert DEFAULTS[key] == config_value(NsqdOptions(), key)
+
+
+def test_node_id_follows_from_the_host_name(monkeypatch):
+    """The default node id is NSQ's, so a node keeps its id when it moves here."""
+    monkeypatch.setattr("socket.gethostname", lambda: "example")
+
+    assert 70 == default_node_id()
+    assert default_node_id() == config_value(NsqdOptions(), "id")
+
+
+@pytest.mark.parametrize(
+    "flag,message",
+    [
+        ("--node-id=1024", r"^--node-id must be \[0,1024\)$"),
+        ("--node-id=-1", r"^--node-id must be \[0,1024\)$"),
+        ("--max-deflate-level=0", r"^--max-deflate-level must be \[1,9\]$"),
+        ("--max-deflate-level=10", r"^--max-deflate-level must be \[1,9\]$"),
+        ("--e2e-processing-latency-percentile=1.5", "^invalid E2E processing latency percentile: 1.5$"),
+        ("--e2e-processing-latency-percentile=0", "^invalid E2E processing latency percentile: 0$"),
+        ("--max-msg-size=0", r"^--max-msg-size must be \[1,2147483647\]$"),
+        ("--mem-queue-size=-1", "^--mem-queue-size must be"),
+        ("--output-buffer-timeout=0s", "^--output-buffer-timeout must be at least 1ms$"),
+        ("--queue-scan-selection-count=0", "must be at least 1$"),
+        ("--msg-timeout=16m", r"^--msg-timeout \(16m0s\) must not be above --max-msg-timeout \(15m0s\)$"),
+        (
+            "--output-buffer-timeout=10ms",
+            r"^--min-output-buffer-timeout \(25ms\) must not be above --output-buffer",
+        ),
+        (
+            "--max-output-buffer-timeout=100ms",
+            r"^--output-buffer-timeout \(250ms\) must not be above --max-output",
+        ),
+    ],
+)
+def test_values_out_of_range_are_refused(flag, message):
+    """Limits are checked at start, with NSQ's texts where it has any."""
+    line = parse(NsqdOptions, [flag])
+
+    with pytest.raises(OptionError, match=message):
+        load(NsqdOptions, line)
+
+
+@pytest.mark.parametrize(
+    "flag,feature",
+    [
+        ("--tls-cert=c", "TLS"),
+        ("--tls-key=k", "TLS"),
+        ("--tls-client-auth-policy=require", "TLS"),
+        ("--tls-root-ca-file=f", "TLS"),
+        ("--tls-required=true", "TLS"),
+        ("--tls-required=tcp-https", "TLS"),
+        ("--tls-min-version=tls1.2", "TLS"),
+        ("--auth-http-address=127.0.0.1:1", "AUTH"),
+        ("--auth-http-request-method=post", "AUTH"),
+        ("--lookupd-tcp-address=127.0.0.1:4160", "nsqlookupd"),
+        ("--http-client-connect-timeout=1s", "nsqlookupd"),
+        ("--http-client-request-timeout=1s", "nsqlookupd"),
+        ("--statsd-address=127.0.0.1:1", "statsd"),
+        ("--statsd-interval=5s", "statsd"),
+        ("--enable-experiment=topology-aware-consumption", "zone awareness"),
+    ],
+)
+def test_flag_of_a_later_feature_is_refused(flag, feature):
+    """A flag whose feature is missing is a clear error naming the flag."""
+    name = flag.partition("=")[0]
+    line = parse(NsqdOptions, [flag])
+
+    with pytest.raises(
+        FlagError, match=f"^{name} is not available in this version: {feature} comes with a later one$"
+    ):
+        load(NsqdOptions, line)
+
+
+@pytest.mark.parametrize(
+    "flag", ["--tls-required=false", "--https-address=:0", "--auth-http-request-method=get"]
+)
+def test_flag_of_a_later_feature_may_say_the_default(flag):
+    """What changes nothing is accepted."""
+    load(NsqdOptions, parse(NsqdOptions, [flag]))
+
+
+def test_percentiles_are_kept_in_descending_order():
+    """Percentiles are sorted, the highest first."""
+    options = load(NsqdOptions, parse(NsqdOptions, ["--e2e-processing-latency-percentile=0.5,0.99"]))
+
+    assert (0.99, 0.5) == options.e2e_processing_latency_percentiles
+
+
+@pytest.mark.parametrize("word", ["memory", "os", "fsync"])
+def test_durability_is_a_word(word):
+    """`--durability` takes the three modes by name."""
+    options = load(NsqdOptions, parse(NsqdOptions, ["--durability", word]))
+
+    assert Durability(word) is options.durability
+
+
+def test_unknown_durability_names_the_choices():
+    """A wrong mode is answered with the right ones."""
+    with pytest.raises(
+        FlagError, match='invalid value "disk" for flag -durability: say one of memory, os, fsync'
+    ):
+        parse(NsqdOptions, ["--durability=disk"])
