@@ -1,0 +1,138 @@
+"""The broker: every topic, every session, and the turn.
+
+A turn is what happens between two looks at the sockets. Sessions have taken their bytes; then `work` writes what was
+published, gives it to the channels and dispatches each touched channel once, and `flush` sends each connection's output.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mypy_extensions import i64
+
+from nsqkit.names import is_ephemeral
+from nsqkit.nsqd.core.batch import FAILED, KEPT
+from nsqkit.nsqd.core.deadlines import Deadlines
+from nsqkit.nsqd.core.guid import IdSource
+from nsqkit.nsqd.core.ledger import restore
+from nsqkit.nsqd.core.topic import Topic
+
+if TYPE_CHECKING:
+    from nsqkit.nsqd.core.batch import Batch
+    from nsqkit.nsqd.core.channel import Channel
+    from nsqkit.nsqd.core.session import Session
+    from nsqkit.nsqd.core.settings import Settings
+    from nsqkit.nsqd.core.store import Storage
+
+
+class Broker:
+    """Topics and sessions, the ids, the alarms, and what this turn has to do."""
+
+    def __init__(self, settings: Settings, storage: Storage | None) -> None:
+        self.settings = settings
+        self.storage = storage  # None: nothing is kept on disk
+        self.topics: dict[str, Topic] = {}
+        self.sessions: dict[int, Session] = {}
+        self.ids = IdSource(settings.node_id)
+        self.deadlines = Deadlines()
+        self.health = ""  # the last write's error, "" when it succeeded
+        self.exiting = False
+        self.metadata_dirty = False  # topics, channels or pauses changed that a restart must know
+        self.published: list[Topic] = []  # to be committed in this turn
+        self.touched: list[Channel] = []  # to be dispatched in this turn
+        self.dirty: list[Topic] = []  # topics whose checkpoints are behind
+        self.outgoing: list[Session] = []  # to be flushed in this turn
+        self.unsynced: list[tuple[str, Batch]] = []  # written, but not OK'd before the next sync
+        self._sessions_seen = 0
+
+    # -- topics
+
+    def topic(self, name: str) -> Topic:
+        """The topic of this name, made if there is none. StoreError if its log can't be opened."""
+        topic = self.topics.get(name)
+        if topic is None:
+            ephemeral = is_ephemeral(name)
+            store = None if self.storage is None or ephemeral else self.storage.open(name)
+            topic = Topic(self, name, store)
+            self.topics[name] = topic
+            self.metadata_changed(ephemeral)
+        return topic
+
+    def restore_topic(self, name: str, channels: dict[str, bool], paused: bool, now: i64) -> None:  # noqa: FBT001
+        """Take over a topic from before a restart: its channels (name: is it paused), and what they owe."""
+        topic = self.topic(name)
+        topic.paused = paused
+        for channel_name, channel_paused in channels.items():
+            channel = topic.channel(channel_name, now)
+            channel.paused = channel_paused
+        if topic.store is not None:
+            restore(topic, topic.store, now)
+
+    def delete_topic(self, name: str) -> None:
+        """Drop a topic with its channels, messages and files."""
+        topic = self.topics.pop(name)
+        topic.delete()
+        self.metadata_changed(topic.ephemeral)
+
+    def metadata_changed(self, ephemeral: bool) -> None:  # noqa: FBT001 - the one fact that matters
+        """Something changed that must survive a restart, unless it is ephemeral."""
+        if not ephemeral:
+            self.metadata_dirty = True
+
+    # -- sessions
+
+    def enter(self, session: Session) -> int:
+        """Take in a session; returns its number, 1, 2, 3 …"""
+        self._sessions_seen += 1
+        self.sessions[self._sessions_seen] = session
+        return self._sessions_seen
+
+    # -- the turn
+
+    def work(self, now: i64) -> None:
+        """Do everything that is due but answering: alarms, commits, dispatches."""
+        self.deadlines.run(now)
+        if self.published:
+            published = self.published
+            self.published = []
+            for topic in published:
+                topic.commit(now)
+        if self.touched:
+            touched = self.touched
+            self.touched = []
+            for channel in touched:
+                channel.dispatch(now)
+
+    def flush(self) -> None:
+        """Send what there is to be sent. In between the caller may persist what the answers promise."""
+        if self.outgoing:
+            outgoing = self.outgoing
+            self.outgoing = []
+            for session in outgoing:
+                session.flush()
+
+    def busy(self) -> bool:
+        """Is another turn wanted, without waiting for a socket or a deadline?"""
+        return bool(self.published or self.touched or self.outgoing)
+
+    def await_sync(self, topic: Topic, batch: Batch) -> None:
+        """A batch was written and is to be answered when it is synced."""
+        self.unsynced.append((topic.name, batch))
+
+    def take_unsynced(self) -> list[tuple[str, Batch]]:
+        """What the next sync has to cover; `synced` must follow."""
+        group = self.unsynced
+        self.unsynced = []
+        return group
+
+    def synced(self, group: list[tuple[str, Batch]], error: str) -> None:
+        """The sync is done, or failed with `error`."""
+        self.health = error
+        for _, batch in group:
+            batch.settle(FAILED if error else KEPT, error)
+
+    def hang_up_all(self) -> None:
+        """Close every connection: the broker is stopping."""
+        self.exiting = True
+        for session in list(self.sessions.values()):
+            session.hang_up()

@@ -1,0 +1,330 @@
+"""A channel: its own copy of the topic's messages, shared out among its consumers.
+
+    put -> ready queue -> willing consumers -> in flight -> finished
+              ^   ^______________________________|  |  timeout, REQ 0
+              |____________ deferred <______________|  REQ > 0, DPUB
+
+Invariant: every message that entered is exactly one of finished, ready, in flight, deferred, emptied, sampled out,
+dropped (ephemeral only) or lost (a damaged log, reported). `check` asserts it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING, Final
+
+from mypy_extensions import i64
+
+from nsqkit.names import is_ephemeral
+from nsqkit.nsqd.core.deadlines import Alarm
+from nsqkit.nsqd.core.queue import ReadyQueue
+from nsqkit.wire.errors import FinishFailed, RequeueFailed, SubscribeFailed, TouchFailed
+from nsqkit.wire.message import NOWHERE, write_message
+
+if TYPE_CHECKING:
+    from nsqkit.nsqd.core.batch import Batch
+    from nsqkit.nsqd.core.quantile import LatencyWindow
+    from nsqkit.nsqd.core.subscriber import Subscriber
+    from nsqkit.nsqd.core.topic import Topic
+    from nsqkit.wire.message import Message
+
+CHUNK: Final = 32  # messages that one consumer is sent before it is the next one's turn
+
+_NOT_IN_FLIGHT: Final = "ID not in flight"
+_NOT_OWNER: Final = "client does not own message"
+
+
+class Channel(Alarm):
+    """One channel of one topic. As an alarm it rings when the next deferred message is due."""
+
+    def __init__(self, topic: Topic, name: str, latency: LatencyWindow | None) -> None:
+        super().__init__()
+        self.topic = topic
+        self.broker = topic.broker
+        self.name = name
+        self.ephemeral = is_ephemeral(name)
+        self.paused = False
+        self.deleted = False
+        self.touched = False  # stands in the broker's list of channels to dispatch
+        keeps = topic.store is not None and not self.ephemeral
+        self.queue = ReadyQueue(topic.broker.settings.mem_queue_size, topic.store, keeps=keeps)
+        self.subscribers: list[Subscriber] = []
+        self.departed: list[Subscriber] = []  # gone, but with messages in flight
+        self.willing: deque[Subscriber] = deque()  # consumers with room, whose turn comes in this order
+        self.deferred: list[tuple[int, int, Message]] = []  # heap by due time
+        self._serial = 0
+        self.latency = latency
+        self.in_flight_count: i64 = 0
+        self.entered_count: i64 = 0  # messages put here, or restored at the start
+        self.message_count: i64 = 0  # messages put here since the start
+        self.finished_count: i64 = 0
+        self.emptied_count: i64 = 0
+        self.sampled_count: i64 = 0  # taken from the queue and not sent, as a sample rate wants it
+        self.requeue_count: i64 = 0
+        self.timeout_count: i64 = 0
+
+    # -- what comes in
+
+    def has_room(self, batch: Batch, now: i64) -> bool:
+        """Would the batch stay in memory? Otherwise it needs its positions in the log before `put`."""
+        queue = self.queue
+        if not queue.keeps:
+            return True
+        if batch.due > now:
+            waiting: i64 = len(self.deferred)
+            return waiting + batch.count <= queue.limit
+        return queue.has_room(batch.count)
+
+    def put(self, batch: Batch, now: i64) -> None:
+        """Take a copy of a publish."""
+        self.message_count += batch.count
+        self.entered_count += batch.count
+        if batch.due > now:
+            self.defer_batch(batch)
+        else:
+            self.queue.put(batch)
+            self.touch()
+
+    def put_extent(self, start: i64, stop: i64) -> None:
+        """Take over what the log holds at [start, stop)."""
+        self.entered_count += stop - start
+        self.queue.put_extent(start, stop)
+        self.touch()
+
+    def defer_batch(self, batch: Batch) -> None:
+        """Hold each message of the batch back until it is due."""
+        offset: i64 = 0
+        for index in range(batch.count):
+            message = batch.message(index, offset)
+            size: i64 = len(message.body)
+            offset += 4 + size
+            self.defer(message, batch.due)
+
+    def defer(self, message: Message, due: i64) -> None:
+        """Hold a message back until `due`. If the log has its body, memory keeps only the entry."""
+        message.deadline = due
+        if message.position != NOWHERE and self.queue.store is not None:
+            message.body = b""
+            message.loaded = False
+        self._serial += 1
+        heappush(self.deferred, (int(due), self._serial, message))
+        self.broker.deadlines.set(self, due)
+
+    def ring(self, now: i64) -> i64:
+        """Deferred messages are due: they become ready."""
+        heap = self.deferred
+        while heap and heap[0][0] <= now:
+            message = heappop(heap)[2]
+            if message.loaded:
+                self.queue.put_back(message)
+            else:
+                self.queue.put_matured(message)
+        self.topic.note_change()
+        self.touch()
+        return heap[0][0] if heap else 0
+
+    # -- what goes out
+
+    def touch(self) -> None:
+        """Ask for a dispatch at the end of this turn."""
+        if not self.touched:
+            self.touched = True
+            self.broker.touched.append(self)
+
+    def dispatch(self, now: i64) -> None:
+        """Send what is ready to who is ready, in small chunks, round robin."""
+        self.touched = False
+        queue = self.queue
+        if not self.paused and not self.deleted:
+            willing = self.willing
+            while willing and queue.memory_count + queue.stored_count > 0:
+                subscriber = willing.popleft()
+                subscriber.listed = False
+                room = subscriber.room()
+                if room > 0:
+                    self._serve(subscriber, room if room < CHUNK else CHUNK, now)
+                    if subscriber.room() > 0:
+                        subscriber.listed = True
+                        willing.append(subscriber)
+        queue.trim()
+
+    def _serve(self, subscriber: Subscriber, room: i64, now: i64) -> None:
+        queue = self.queue
+        session = subscriber.session
+        out = session.out
+        in_flight = subscriber.in_flight
+        deadline: i64 = now + subscriber.msg_timeout
+        sent: i64 = 0
+        while sent < room:
+            message = queue.take()
+            if message is None:
+                if queue.stored_count == 0:
+                    break
+                for batch in queue.refill(now):
+                    self.defer_batch(batch)
+                continue
+            if subscriber.sample_rate and self._sampled_out(subscriber.sample_rate):
+                continue
+            message.attempts += 1
+            message.delivered_at = now
+            message.deadline = deadline
+            in_flight[message.id] = message
+            write_message(out, message)
+            sent += 1
+        if sent:
+            self.in_flight_count += sent
+            subscriber.message_count += sent
+            session.has_output()
+            self.topic.note_change()
+            if subscriber.rings_at == 0:
+                self.broker.deadlines.set(subscriber, deadline)
+
+    def _sampled_out(self, rate: i64) -> bool:
+        if self.broker.settings.random.randrange(100) <= rate:
+            return False
+        self.sampled_count += 1
+        return True
+
+    # -- what consumers say
+
+    def finish(self, subscriber: Subscriber, message_id: bytes, now: i64) -> None:
+        """FIN: done with it. FinishFailed if it is not in flight to this consumer."""
+        in_flight = subscriber.in_flight
+        message = in_flight.get(message_id)
+        if message is None:
+            raise FinishFailed(f"FIN {_text(message_id)} failed {self._why_not(message_id)}")
+        del in_flight[message_id]
+        self.in_flight_count -= 1
+        self.finished_count += 1
+        subscriber.finish_count += 1
+        self.topic.note_change()
+        if self.latency is not None:
+            self.latency.add(now - message.timestamp, now)
+        subscriber.wake()
+
+    def requeue(self, subscriber: Subscriber, message_id: bytes, delay: i64, now: i64) -> None:
+        """REQ: give it back, at once or after `delay` ns. RequeueFailed if it is not in flight to this consumer."""
+        message = subscriber.in_flight.get(message_id)
+        if message is None:
+            raise RequeueFailed(f"REQ {_text(message_id)} failed {self._why_not(message_id)}")
+        del subscriber.in_flight[message_id]
+        self.in_flight_count -= 1
+        self.requeue_count += 1
+        subscriber.requeue_count += 1
+        self.topic.note_change()
+        if delay > 0:
+            self.defer(message, now + delay)
+        else:
+            self.queue.put_back(message)
+        subscriber.wake()
+        self.touch()
+
+    def postpone(self, subscriber: Subscriber, message_id: bytes, now: i64) -> None:
+        """TOUCH: the timeout starts anew, up to max-msg-timeout after the delivery."""
+        message = subscriber.in_flight.get(message_id)
+        if message is None:
+            raise TouchFailed(f"TOUCH {_text(message_id)} failed {self._why_not(message_id)}")
+        latest = message.delivered_at + self.broker.settings.limits.max_msg_timeout
+        message.deadline = min(now + subscriber.msg_timeout, latest)
+
+    def _why_not(self, message_id: bytes) -> str:
+        for subscriber in self.subscribers + self.departed:
+            if message_id in subscriber.in_flight:
+                return _NOT_OWNER
+        return _NOT_IN_FLIGHT
+
+    def expire(self, message: Message) -> None:
+        """A message was not finished in time: it becomes ready again."""
+        self.in_flight_count -= 1
+        self.timeout_count += 1
+        self.topic.note_change()
+        self.queue.put_back(message)
+        self.touch()
+
+    # -- consumers come and go
+
+    def join(self, subscriber: Subscriber) -> None:
+        """SUB. SubscribeFailed if the channel has as many consumers as it may have, or is going away."""
+        most = self.broker.settings.max_channel_consumers
+        if self.deleted:
+            raise SubscribeFailed("SUB failed to deleted topic/channel")
+        if most > 0 and len(self.subscribers) >= most:
+            raise SubscribeFailed(f"SUB failed consumers for {self.topic.name}:{self.name} exceeds limit of {most}")
+        self.subscribers.append(subscriber)
+
+    def leave(self, subscriber: Subscriber) -> None:
+        """The consumer is gone. Its messages wait for their timeouts, unless they are to be requeued at once."""
+        if subscriber not in self.subscribers:
+            return
+        self.subscribers.remove(subscriber)
+        subscriber.ready_count = 0
+        if subscriber.in_flight and not self.deleted:
+            if self.broker.settings.requeue_on_disconnect:
+                for message in subscriber.in_flight.values():
+                    self.in_flight_count -= 1
+                    self.requeue_count += 1
+                    self.queue.put_back(message)
+                subscriber.in_flight = {}
+                self.touch()
+            else:
+                self.departed.append(subscriber)
+        if self.ephemeral and not self.subscribers and not self.deleted:
+            self.topic.delete_channel(self.name)
+
+    def settle_departed(self, subscriber: Subscriber) -> None:
+        """Forget a consumer that is gone once nothing is in flight to it."""
+        if not subscriber.in_flight and subscriber in self.departed:
+            self.departed.remove(subscriber)
+
+    # -- what operators do
+
+    def pause(self, paused: bool) -> None:  # noqa: FBT001 - the state itself
+        """Stop or resume sending. Everything else goes on."""
+        if self.paused != paused:
+            self.paused = paused
+            self.broker.metadata_changed(self.ephemeral or self.topic.ephemeral)
+            self.touch()
+
+    def empty(self) -> None:
+        """Drop everything: ready, in flight and deferred. A later FIN of such a message fails."""
+        count: i64 = self.queue.clear() + self.in_flight_count
+        deferred: i64 = len(self.deferred)
+        self.emptied_count += count + deferred
+        self.deferred = []
+        self.in_flight_count = 0
+        self.topic.note_change()
+        for subscriber in self.departed:
+            subscriber.in_flight.clear()
+        self.departed = []
+        for subscriber in self.subscribers:
+            subscriber.in_flight.clear()
+            subscriber.wake()
+
+    def delete(self) -> None:
+        """Drop everything and hang up on the consumers. To be called by the topic, which forgets the channel."""
+        self.deleted = True
+        self.empty()
+        for subscriber in list(self.subscribers):
+            subscriber.session.hang_up()
+
+    def replace_deferred(self, entries: list[tuple[int, int, Message]]) -> None:
+        """Put other entries in place of the deferred ones: messages moved in the log."""
+        heapify(entries)
+        self.deferred = entries
+
+    def flying(self) -> list[Message]:
+        """Everything in flight, to consumers present and gone."""
+        return [m for s in self.subscribers + self.departed for m in s.in_flight.values()]
+
+    def check(self) -> None:
+        """Assert the invariant of the file's head."""
+        queue = self.queue
+        assert self.in_flight_count == len(self.flying())
+        held = queue.depth() + self.in_flight_count + len(self.deferred)
+        gone = self.finished_count + self.emptied_count + self.sampled_count + queue.lost_count + queue.dropped_count
+        assert self.entered_count == held + gone, f"{self.entered_count} in, {held} held, {gone} gone"
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")

@@ -1,0 +1,228 @@
+"""What waits to be delivered, in order: batches in memory, and behind them what only the log holds.
+
+    take <- [ items: batches and requeued messages | extents of the log ] <- put
+              at most `limit` messages               any number
+
+A batch goes to memory while there is room and nothing waits in the log, so the order is kept; otherwise only its
+positions are noted. When memory is used up the next block is read from the log. The queue of an ephemeral topic or
+channel does not keep what does not fit: it is dropped, after consumers had their chance.
+"""
+
+from collections import deque
+from typing import Final
+
+from mypy_extensions import i64
+
+from nsqkit.nsqd.core.batch import Batch
+from nsqkit.nsqd.core.store import Extent, TopicStore
+from nsqkit.wire.message import NOWHERE, Message
+
+READ_BLOCK: Final = 262_144  # bytes read from the log at a time
+
+
+class ReadyQueue:
+    """The ready messages of one channel, or those of a topic that no channel has yet."""
+
+    def __init__(self, limit: i64, store: TopicStore | None, *, keeps: bool) -> None:
+        self.limit = limit
+        self.store = store
+        self.keeps = keeps  # False: drop what is beyond the limit
+        self.memory_count: i64 = 0  # messages in head and items
+        self.stored_count: i64 = 0  # messages in extents and matured
+        self.lost_count: i64 = 0  # messages that the log could not give back: damage
+        self.dropped_count: i64 = 0  # messages beyond the limit of a queue that does not keep them
+        self._head: Batch | None = None  # the batch being used up
+        self._index: i64 = 0
+        self._offset: i64 = 0
+        self._items: deque[Batch | Message] = deque()
+        self._extents: deque[Extent] = deque()
+        self._matured: deque[Message] = deque()  # deferred messages now due whose bodies are in the log
+
+    def depth(self) -> i64:
+        """Messages that wait."""
+        return self.memory_count + self.stored_count
+
+    def backend_depth(self) -> i64:
+        """Messages that wait beyond what may be in memory."""
+        over: i64 = self.memory_count - self.limit
+        return self.stored_count + (over if over > 0 and self.keeps else 0)
+
+    def has_room(self, count: i64) -> bool:
+        """Would `count` more messages be kept in memory?"""
+        return not self.keeps or (self.stored_count == 0 and self.memory_count + count <= self.limit)
+
+    def put(self, batch: Batch) -> None:
+        """Add a batch at the back.
+
+        Without room only its positions are noted; a batch that has none (it waited in the memory of its topic, so
+        it is within twice the limit) stays in memory all the same.
+        """
+        if batch.first_position == NOWHERE or self.has_room(batch.count):
+            self._items.append(batch)
+            self.memory_count += batch.count
+        else:
+            self.put_extent(batch.first_position, batch.first_position + batch.count)
+
+    def put_extent(self, start: i64, stop: i64) -> None:
+        """Add what the log holds at [start, stop) at the back."""
+        assert start != NOWHERE
+        self.stored_count += stop - start
+        if self._extents:
+            last = self._extents[-1]
+            if last.stop == start:
+                last.stop = stop
+                return
+        self._extents.append(Extent(start, stop))
+
+    def put_back(self, message: Message) -> None:
+        """Add a requeued message behind what is in memory."""
+        self._items.append(message)
+        self.memory_count += 1
+
+    def put_matured(self, message: Message) -> None:
+        """Add a deferred message that is due and has its body in the log."""
+        self._matured.append(message)
+        self.stored_count += 1
+
+    def take(self) -> Message | None:
+        """The next message in memory; None: `refill` and try again."""
+        head = self._head
+        if head is None:
+            if not self._items:
+                return None
+            item = self._items.popleft()
+            if isinstance(item, Message):
+                self.memory_count -= 1
+                return item
+            head = item
+            self._head = head
+            self._index = 0
+            self._offset = 0
+        message = head.message(self._index, self._offset)
+        self.memory_count -= 1
+        self._index += 1
+        if self._index == head.count:
+            self._head = None
+        else:
+            size: i64 = len(message.body)
+            self._offset += 4 + size
+        return message
+
+    def refill(self, now: i64) -> list[Batch]:
+        """Read the next block from the log; to be called when `take` has nothing. Returns batches not yet due."""
+        early: list[Batch] = []
+        store = self.store
+        if store is None or self.stored_count == 0:
+            return early
+        if self._matured:
+            self._load_matured(store)
+        while self.memory_count == 0 and self._extents:
+            extent = self._extents[0]
+            start = extent.start
+            batches = store.read(start, extent.stop, READ_BLOCK)
+            for batch in batches:
+                self._accept(batch, extent, now, early)
+            if not batches:
+                self.lost_count += extent.stop - extent.start
+                extent.start = extent.stop
+            self.stored_count -= extent.start - start
+            if extent.start >= extent.stop:
+                self._extents.popleft()
+        return early
+
+    def _accept(self, batch: Batch, extent: Extent, now: i64, early: list[Batch]) -> None:
+        first = batch.first_position
+        if first > extent.start:
+            self.lost_count += first - extent.start
+            extent.start = first
+        stop = min(first + batch.count, extent.stop)
+        if stop <= extent.start:
+            return
+        piece = batch.part(extent.start - first, stop - first)
+        extent.start = stop
+        if piece.due > now:
+            early.append(piece)
+        else:
+            self._items.append(piece)
+            self.memory_count += piece.count
+
+    def _load_matured(self, store: TopicStore) -> None:
+        """Bring bodies of due messages into memory, at most a block of them."""
+        size: i64 = 0
+        while self._matured and size < READ_BLOCK:
+            message = self._matured.popleft()
+            self.stored_count -= 1
+            if load(message, store):
+                self.put_back(message)
+                size += len(message.body)
+            else:
+                self.lost_count += 1
+
+    def trim(self) -> None:
+        """Drop what is beyond the limit, newest first, if that is this queue's way; to be called after a dispatch."""
+        if self.keeps:
+            return
+        while self.memory_count > self.limit:
+            over = self.memory_count - self.limit
+            if self._items:
+                item = self._items.pop()
+                if isinstance(item, Batch) and item.count > over:
+                    self._items.append(item.part(0, item.count - over))
+                    count = over
+                else:
+                    count = item.count if isinstance(item, Batch) else 1
+            else:
+                head = self._head
+                assert head is not None
+                self._head = head.part(0, head.count - over) if head.count - over > self._index else None
+                count = over
+            self.memory_count -= count
+            self.dropped_count += count
+
+    def clear(self) -> i64:
+        """Drop everything; returns how many messages that were."""
+        count = self.depth()
+        self._head = None
+        self._items.clear()
+        self._extents.clear()
+        self._matured.clear()
+        self.memory_count = 0
+        self.stored_count = 0
+        return count
+
+    def in_memory(self) -> list[Batch | Message]:
+        """What is in memory, in order; the batch in use only with what is left of it."""
+        rest: list[Batch | Message] = []
+        head = self._head
+        if head is not None:
+            rest.append(head.part(self._index, head.count))
+        rest.extend(self._items)
+        return rest
+
+    def extents(self) -> list[Extent]:
+        """What only the log holds, in order."""
+        return list(self._extents)
+
+    def matured(self) -> list[Message]:
+        """Due messages whose bodies are in the log."""
+        return list(self._matured)
+
+    def replace_memory(self, items: list[Batch | Message]) -> None:
+        """Put other items, with as many messages, in place of those in memory: they moved in the log."""
+        self._head = None
+        self._items = deque(items)
+
+
+def load(message: Message, store: TopicStore) -> bool:
+    """Read a message of which only the position is in memory. False: it can't be read any more."""
+    batches = store.read(message.position, message.position + 1, 1)
+    if not batches or batches[0].first_position > message.position:
+        return False
+    batch = batches[0]
+    index = message.position - batch.first_position
+    found = batch.message(index, batch.offset_of(index))
+    message.id = found.id
+    message.timestamp = found.timestamp
+    message.body = found.body
+    message.loaded = True
+    return True

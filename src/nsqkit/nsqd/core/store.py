@@ -1,0 +1,129 @@
+"""What the broker needs of a disk: the interface that `nsqd/storage` implements and the simulation replaces.
+
+Positions count a topic's messages in its log and never repeat. A channel's debt to its consumers is written
+down as a `ChannelRecord`: extents of positions, and single messages that were tried before or wait for a time.
+"""
+
+from mypy_extensions import i64, mypyc_attr
+
+from nsqkit.nsqd.core.batch import Batch
+from nsqkit.wire.message import NOWHERE, Message
+
+
+class StoreError(Exception):
+    """The disk refused. The text is a cause for error frames and `/ping`; nothing was kept."""
+
+
+class Extent:
+    """Positions [start, stop) of a log."""
+
+    __slots__ = ("start", "stop")
+
+    def __init__(self, start: i64, stop: i64) -> None:
+        self.start = start
+        self.stop = stop
+
+
+class Leftover:
+    """One message in a checkpoint that is more than its log entry: tried before, or due at its own time."""
+
+    __slots__ = ("attempts", "due", "position")
+
+    def __init__(self, position: i64, attempts: i64, due: i64) -> None:
+        self.position = position
+        self.attempts = attempts
+        self.due = due  # 0: at once
+
+
+class ChannelRecord:
+    """What one channel (or a topic, for messages no channel has yet) still has to deliver."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name  # "" is the topic itself
+        self.ready: list[Extent] = []  # in order of delivery, untried
+        self.deferred: list[Extent] = []  # untried, due as their batches say
+        self.leftovers: list[Leftover] = []
+
+    def note(self, message: Message, due: i64) -> None:
+        """Write down one message, if the log has it."""
+        if message.position != NOWHERE:
+            self.leftovers.append(Leftover(message.position, message.attempts, due))
+
+
+class TopicRecord:
+    """A topic's checkpoint. Everything at or behind `end` that is not carried is owed by every channel."""
+
+    def __init__(self) -> None:
+        self.end: i64 = 0
+        self.last_id: i64 = 0
+        self.needed_from: i64 = 0  # nothing in front of this position is owed by anybody
+        self.channels: list[ChannelRecord] = []
+
+    def need(self, owed: ChannelRecord) -> None:
+        """Let the log keep what this channel owes."""
+        for extent in owed.ready + owed.deferred:
+            self.needed_from = min(self.needed_from, extent.start)
+        for leftover in owed.leftovers:
+            self.needed_from = min(self.needed_from, leftover.position)
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class TopicStore:
+    """The log of one topic."""
+
+    def append(self, batch: Batch) -> None:
+        """Give the batch its positions and note it for the next `write`."""
+        raise NotImplementedError
+
+    def write(self) -> None:
+        """Hand everything appended to the operating system. StoreError: none of it is in the log."""
+        raise NotImplementedError
+
+    def read(self, start: i64, stop: i64, limit_bytes: i64) -> list[Batch]:
+        """Whole batches with messages of [start, stop), in order, at least one and about `limit_bytes` of them.
+
+        Fewer than asked for means: ask again from the end of the last. An empty list means that nothing of
+        the range can be read any more. A gap before a batch was damaged, and has been reported.
+        """
+        raise NotImplementedError
+
+    def end(self) -> i64:
+        """The position that the next message will get."""
+        raise NotImplementedError
+
+    def recovered(self) -> TopicRecord | None:
+        """The checkpoint found when the log was opened, None if there was none to trust."""
+        raise NotImplementedError
+
+    def start(self) -> i64:
+        """The first position that the log may still have."""
+        raise NotImplementedError
+
+    def checkpoint(self, record: TopicRecord) -> None:
+        """Replace the checkpoint, then drop the segments that it no longer needs. May be done in the background."""
+        raise NotImplementedError
+
+    def oldest(self) -> Extent | None:
+        """The oldest segment that is complete, None if there is only the one being written."""
+        raise NotImplementedError
+
+    def size_bytes(self) -> i64:
+        """Bytes that the log takes."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Sync and close the files."""
+        raise NotImplementedError
+
+    def delete(self) -> None:
+        """Close and remove the files."""
+        raise NotImplementedError
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Storage:
+    """All topic logs of a broker."""
+
+    def open(self, topic: str) -> TopicStore:
+        """The topic's log, made if there is none. StoreError if that is impossible."""
+        raise NotImplementedError

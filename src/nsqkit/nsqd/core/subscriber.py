@@ -1,0 +1,77 @@
+"""A consumer's place in a channel: may it take more, and what does it have?
+
+Ready means: RDY is above the number in flight, and the connection takes bytes. What is in flight is kept in order of
+delivery. All deliveries to one consumer have the same timeout, so that is the order of deadlines too, but for
+messages that were touched; one alarm per consumer is enough.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from mypy_extensions import i64
+
+from nsqkit.nsqd.core.deadlines import Alarm
+
+if TYPE_CHECKING:
+    from nsqkit.nsqd.core.channel import Channel
+    from nsqkit.nsqd.core.session import Session
+    from nsqkit.wire.message import Message
+
+OUTPUT_LIMIT: Final = 262_144  # bytes gathered in one turn after which a consumer is not ready any more
+
+
+class Subscriber(Alarm):
+    """One session's subscription to one channel. It outlives the session while messages are in flight."""
+
+    def __init__(self, session: Session, channel: Channel) -> None:
+        super().__init__()
+        self.session = session
+        self.channel = channel
+        self.msg_timeout: i64 = session.identity.msg_timeout
+        self.sample_rate: i64 = session.identity.sample_rate
+        self.ready_count: i64 = 0  # RDY: the ceiling on messages in flight
+        self.listed = False  # it stands in the channel's line of willing consumers
+        self.in_flight: dict[bytes, Message] = {}  # by id, in order of delivery
+        self.message_count: i64 = 0
+        self.finish_count: i64 = 0
+        self.requeue_count: i64 = 0
+
+    def room(self) -> i64:
+        """How many messages it may be sent now; never negative."""
+        session = self.session
+        flying: i64 = len(self.in_flight)
+        if session.blocked or flying >= self.ready_count or len(session.out) >= OUTPUT_LIMIT:
+            return 0
+        return self.ready_count - flying
+
+    def wake(self) -> None:
+        """Something changed that may have made it ready."""
+        channel = self.channel
+        if not self.listed and self.room() > 0:
+            self.listed = True
+            channel.willing.append(self)
+        if self.listed:
+            channel.touch()
+
+    def ring(self, now: i64) -> i64:
+        """Take back what was not finished in time."""
+        again: i64 = 0
+        expired: list[Message] = []
+        for message in self.in_flight.values():
+            if message.deadline <= now:
+                expired.append(message)
+                continue
+            untouched: i64 = message.delivered_at + self.msg_timeout
+            earliest = message.deadline if untouched <= now else untouched
+            if again == 0 or earliest < again:
+                again = earliest
+            if untouched > now:
+                break  # what was delivered later is due later
+        for message in expired:
+            del self.in_flight[message.id]
+            self.channel.expire(message)
+        if expired:
+            self.channel.settle_departed(self)
+            self.wake()
+        return again

@@ -1,0 +1,204 @@
+"""A topic: takes what is published, keeps it, and gives every channel its copy.
+
+A publish is noted with `publish` and done in `commit`, once per turn of the event loop for all of them together: one
+write to the log, then the copies. While there is no channel, or the topic is paused, messages wait here, and the first
+channel (or the end of the pause) gets them all.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from mypy_extensions import i64
+
+from nsqkit.names import is_ephemeral
+from nsqkit.nsqd.core.batch import FAILED, KEPT, Batch
+from nsqkit.nsqd.core.channel import Channel
+from nsqkit.nsqd.core.guid import SEQUENCES
+from nsqkit.nsqd.core.quantile import LatencyWindow
+from nsqkit.nsqd.core.queue import ReadyQueue
+from nsqkit.nsqd.core.settings import Durability
+from nsqkit.nsqd.core.store import StoreError
+
+if TYPE_CHECKING:
+    from nsqkit.nsqd.core.batch import Publisher
+    from nsqkit.nsqd.core.broker import Broker
+    from nsqkit.nsqd.core.store import TopicStore
+
+EXITING: Final = "exiting"
+
+
+class Topic:
+    """One topic. An ephemeral one has no store."""
+
+    def __init__(self, broker: Broker, name: str, store: TopicStore | None) -> None:
+        self.broker = broker
+        self.name = name
+        self.ephemeral = is_ephemeral(name)
+        self.store = store
+        self.paused = False
+        self.deleted = False
+        self.dirty = False  # the checkpoint is behind; the broker has a list of such topics
+        self.channels: dict[str, Channel] = {}
+        self.waiting = ReadyQueue(broker.settings.mem_queue_size, store, keeps=store is not None)
+        self.message_count: i64 = 0
+        self.message_bytes: i64 = 0
+        self.last_id: i64 = 0
+        self._always_stored = store is not None and broker.settings.durability != i64(Durability.MEMORY)
+        self._pending: list[Batch] = []  # published in this turn
+
+    def note_change(self) -> None:
+        """What is owed changed: the checkpoint has to follow."""
+        if not self.dirty and self.store is not None:
+            self.dirty = True
+            self.broker.dirty.append(self)
+
+    # -- publishing
+
+    def publish(self, data: bytes, count: i64, due: i64, publisher: Publisher | None, now: i64) -> Batch:
+        """Take `count` messages, each behind its size in `data`; `due` (ns since the epoch) 0 means at once.
+
+        Returns the batch that the publisher hears of when everything is settled. Ids of a batch share a tick, so
+        more than SEQUENCES messages become several batches; they are kept, or not, from the front.
+        """
+        broker = self.broker
+        if not self._pending:
+            broker.published.append(self)
+        batch = Batch(data, count, now, due, publisher)
+        while batch.count > SEQUENCES:
+            piece = batch.part(0, SEQUENCES)
+            piece.first_id = broker.ids.take(SEQUENCES, now)
+            self._pending.append(piece)
+            batch = batch.part(SEQUENCES, batch.count)
+            batch.publisher = publisher
+        batch.first_id = broker.ids.take(batch.count, now)
+        self._pending.append(batch)
+        return batch
+
+    def commit(self, now: i64) -> None:
+        """Write what was published in this turn, then give it to the channels."""
+        pending = self._pending
+        self._pending = []
+        if self.deleted or self.broker.exiting:
+            for batch in pending:
+                batch.settle(FAILED, EXITING)
+            return
+        stored: list[Batch] = []
+        for batch in pending:
+            if self.store is not None and (self._always_stored or stored or not self._has_room(batch, now)):
+                stored.append(batch)
+            else:
+                self._accept(batch, now)
+        if stored:
+            self._store(stored, now)
+
+    def _store(self, batches: list[Batch], now: i64) -> None:
+        store = self.store
+        assert store is not None
+        try:
+            for batch in batches:
+                store.append(batch)
+            store.write()
+        except StoreError as error:
+            self.broker.health = str(error)
+            for batch in batches:
+                batch.settle(FAILED, str(error))
+            return
+        self.broker.health = ""
+        for batch in batches:
+            self._accept(batch, now)
+
+    def _accept(self, batch: Batch, now: i64) -> None:
+        self.note_change()
+        self.message_count += batch.count
+        self.message_bytes += batch.body_bytes()
+        self.last_id = batch.first_id + batch.count - 1
+        self._distribute(batch, now)
+        if self.broker.settings.durability == i64(Durability.FSYNC) and self.store is not None:
+            self.broker.await_sync(self, batch)
+        else:
+            batch.settle(KEPT, "")
+
+    def _distribute(self, batch: Batch, now: i64) -> None:
+        if self.paused or not self.channels:
+            self.waiting.put(batch)
+            self.waiting.trim()
+            return
+        for channel in self.channels.values():
+            channel.put(batch, now)
+
+    def _has_room(self, batch: Batch, now: i64) -> bool:
+        if self.paused or not self.channels:
+            return self.waiting.has_room(batch.count)
+        return all([channel.has_room(batch, now) for channel in self.channels.values()])
+
+    def release_waiting(self, now: i64) -> None:
+        """Give the channels what waited here."""
+        if self.paused or not self.channels or self.waiting.depth() == 0:
+            return
+        waiting = self.waiting
+        self.note_change()
+        for item in waiting.in_memory():
+            assert isinstance(item, Batch)  # nothing is ever requeued to a topic
+            for channel in self.channels.values():
+                channel.put(item, now)
+        for extent in waiting.extents():
+            for channel in self.channels.values():
+                channel.message_count += extent.stop - extent.start
+                channel.put_extent(extent.start, extent.stop)
+        waiting.clear()
+
+    # -- channels
+
+    def channel(self, name: str, now: i64) -> Channel:
+        """The channel of this name, made if there is none."""
+        channel = self.channels.get(name)
+        if channel is None:
+            settings = self.broker.settings
+            latency = None
+            if settings.latency_quantiles:
+                latency = LatencyWindow(settings.latency_quantiles, settings.latency_window)
+            channel = Channel(self, name, latency)
+            self.channels[name] = channel
+            self.note_change()
+            self.broker.metadata_changed(self.ephemeral or channel.ephemeral)
+            self.release_waiting(now)
+        return channel
+
+    def delete_channel(self, name: str) -> None:
+        """Drop a channel with everything in it. An ephemeral topic goes with its last channel."""
+        channel = self.channels.pop(name)
+        channel.delete()
+        self.note_change()
+        self.broker.metadata_changed(self.ephemeral or channel.ephemeral)
+        if self.ephemeral and not self.channels and not self.deleted:
+            self.broker.delete_topic(self.name)
+
+    # -- what operators do
+
+    def depth(self) -> i64:
+        """Messages that wait for a channel or for the end of the pause."""
+        return self.waiting.depth()
+
+    def pause(self, paused: bool, now: i64) -> None:  # noqa: FBT001 - the state itself
+        """Hold messages back from the channels, or let them go. Publishing goes on."""
+        if self.paused != paused:
+            self.paused = paused
+            self.broker.metadata_changed(self.ephemeral)
+            self.release_waiting(now)
+
+    def empty(self) -> None:
+        """Drop what waits here. Channels keep what they have."""
+        self.waiting.clear()
+        self.note_change()
+
+    def delete(self) -> None:
+        """Drop everything. To be called by the broker, which forgets the topic."""
+        self.deleted = True
+        for batch in self._pending:
+            batch.settle(FAILED, EXITING)
+        self._pending = []
+        for name in list(self.channels):
+            self.delete_channel(name)
+        if self.store is not None:
+            self.store.delete()
