@@ -1,0 +1,127 @@
+"""The operating system's files as storage uses them: the one place that a simulation replaces."""
+
+import os
+from typing import Final
+
+from mypy_extensions import i64, mypyc_attr
+
+IOV_MAX: Final = 1000  # pieces in one writev; Linux takes 1024
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Disk:
+    """Plain calls. Everything raises OSError."""
+
+    def create(self, path: str) -> int:
+        """Open a new file for reading and writing. FileExistsError if it is there."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+    def open(self, path: str) -> int:
+        """Open an existing file for reading and writing."""
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+    def close(self, file: int) -> None:
+        """Close a file."""
+        os.close(file)
+
+    def duplicate(self, file: int) -> int:
+        """Another descriptor of the same file, for a sync in a thread."""
+        return os.dup(file)
+
+    def size(self, file: int) -> int:
+        """Bytes in an open file."""
+        return os.fstat(file).st_size
+
+    def read(self, file: int, length: int, offset: int) -> bytes:
+        """Up to `length` bytes from `offset`."""
+        return os.pread(file, length, offset)
+
+    def write(self, file: int, pieces: list[bytes], offset: int) -> int:
+        """Write the pieces one behind the other at `offset`; returns how many bytes, maybe fewer."""
+        return os.pwritev(file, pieces, offset)
+
+    def truncate(self, file: int, size: int) -> None:
+        """Cut an open file."""
+        os.ftruncate(file, size)
+
+    def sync(self, file: int) -> None:
+        """Return when the file's data will survive a power cut."""
+        if hasattr(os, "fdatasync"):
+            os.fdatasync(file)
+        else:
+            os.fsync(file)
+
+    def sync_directory(self, path: str) -> None:
+        """Return when the directory's entries will survive a power cut."""
+        file = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
+
+    def replace(self, path: str, content: bytes) -> None:
+        """Give a small file new content, atomically."""
+        temporary = path + ".tmp"
+        file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            written = 0
+            while written < len(content):
+                written += os.write(file, content[written:])
+        finally:
+            os.close(file)
+        os.replace(temporary, path)
+
+    def load(self, path: str) -> bytes | None:
+        """The whole of a small file, None if there is none."""
+        try:
+            with open(path, "rb") as file:
+                return file.read()
+        except FileNotFoundError:
+            return None
+
+    def names(self, path: str) -> list[str]:
+        """What a directory holds, sorted; nothing if it does not exist."""
+        try:
+            return sorted(os.listdir(path))
+        except FileNotFoundError:
+            return []
+
+    def make_directory(self, path: str) -> None:
+        """Make a directory unless it is there."""
+        os.makedirs(path, mode=0o700, exist_ok=True)
+
+    def remove(self, path: str) -> None:
+        """Remove a file, if it is there."""
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            return
+
+    def rename(self, path: str, target: str) -> None:
+        """Give a file another name."""
+        os.rename(path, target)
+
+    def remove_directory(self, path: str) -> None:
+        """Remove an empty directory."""
+        os.rmdir(path)
+
+    def free_bytes(self, path: str) -> int:
+        """What may still be written to the file system of `path`."""
+        about = os.statvfs(path)
+        return about.f_bavail * about.f_frsize
+
+
+def write_all(disk: Disk, file: int, pieces: list[bytes], offset: i64) -> None:
+    """Write every byte of the pieces at `offset`, however the system splits it."""
+    at: i64 = offset
+    for begin in range(0, len(pieces), IOV_MAX):
+        rest = pieces[begin : begin + IOV_MAX]
+        left: i64 = 0
+        for piece in rest:
+            left += len(piece)
+        while left > 0:
+            count: i64 = disk.write(file, rest, int(at))
+            at += count
+            left -= count
+            if left > 0:
+                rest = [b"".join(rest)[count:]]

@@ -1,0 +1,128 @@
+"""The format of a topic's log, and reading it.
+
+A segment file, named by the first position in it (20 digits, `.log`), is a header and batches; integers are big-endian:
+
+    0           8          12         16                24
+    | NSQKLOG\\n | version  | 0        | first position  | batch | batch | ...
+
+    batch: 0       4         8        12      16      20          28         36           44      52
+           | NSQb  | length  | crc32c | count | flags | position  | first id | timestamp  | due   | data (length bytes)
+
+The checksum covers everything behind it. `data` is what the publish command brought: `[4 size][body]` per message.
+Flag 1: a carried copy (see `Batch.carried`).
+"""
+
+from typing import Final
+
+from google_crc32c import extend
+from librt.strings import BytesWriter, read_i32_be, read_i64_be, write_i32_be, write_i64_be
+from mypy_extensions import i32, i64
+
+from nsqkit.nsqd.core.batch import KEPT, Batch
+
+FILE_MAGIC: Final = b"NSQKLOG\n"
+FILE_VERSION: Final = 1
+FILE_HEADER: Final = 24
+BATCH_MAGIC: Final = b"NSQb"
+BATCH_HEADER: Final = 52
+CARRIED: Final = 1
+
+_MAGIC_NUMBER: Final = 0x4E535162  # BATCH_MAGIC as an integer
+_MAX_DATA: Final = 1 << 30  # more than any configured body size: a larger length is damage
+
+
+def file_header(first_position: i64) -> bytes:
+    """The bytes that begin a segment."""
+    out = BytesWriter()
+    out.write(FILE_MAGIC)
+    write_i32_be(out, FILE_VERSION)
+    write_i32_be(out, 0)
+    write_i64_be(out, first_position)
+    return out.getvalue()
+
+
+def header_position(raw: bytes) -> i64:
+    """The first position that a segment's header names, -1 if it is no header of ours."""
+    if len(raw) < FILE_HEADER or not raw.startswith(FILE_MAGIC) or read_i32_be(raw, 8) != FILE_VERSION:
+        return -1
+    return read_i64_be(raw, 16)
+
+
+def encode_header(batch: Batch) -> bytes:
+    """The 52 bytes in front of the batch's data."""
+    out = BytesWriter()
+    write_i32_be(out, i32(batch.count))
+    write_i32_be(out, CARRIED if batch.carried else 0)
+    write_i64_be(out, batch.first_position)
+    write_i64_be(out, batch.first_id)
+    write_i64_be(out, batch.timestamp)
+    write_i64_be(out, batch.due)
+    covered = out.getvalue()
+    checksum: int = extend(extend(0, covered), batch.data)
+    front = BytesWriter()
+    write_i32_be(front, _MAGIC_NUMBER)
+    size: i64 = len(batch.data)
+    write_i32_be(front, i32(size))
+    front.write(checksum.to_bytes(4, "big"))
+    front.write(covered)
+    return front.getvalue()
+
+
+def whole_length(raw: bytes, at: i64) -> i64:
+    """Bytes of the batch at `at`, header included; -1 if there can't be one. Needs BATCH_HEADER bytes there."""
+    if read_i32_be(raw, at) != _MAGIC_NUMBER:
+        return -1
+    length: i64 = i64(read_i32_be(raw, at + 4))
+    count: i64 = i64(read_i32_be(raw, at + 12))
+    if length < 0 or length > _MAX_DATA or count < 0 or count * 4 > length:
+        return -1
+    return BATCH_HEADER + length
+
+
+def decode(raw: bytes, at: i64) -> Batch | None:
+    """The batch at `at`, all of it there; None if its checksum does not match."""
+    length = i64(read_i32_be(raw, at + 4))
+    data = raw[at + BATCH_HEADER : at + BATCH_HEADER + length]
+    checksum: int = extend(extend(0, raw[at + 12 : at + BATCH_HEADER]), data)
+    if checksum.to_bytes(4, "big") != raw[at + 8 : at + 12]:
+        return None
+    batch = Batch(data, i64(read_i32_be(raw, at + 12)), read_i64_be(raw, at + 36), read_i64_be(raw, at + 44), None)
+    batch.first_position = read_i64_be(raw, at + 20)
+    batch.first_id = read_i64_be(raw, at + 28)
+    batch.carried = (read_i32_be(raw, at + 16) & CARRIED) != 0
+    batch.state = KEPT
+    return batch
+
+
+class Segment:
+    """One file of a log, as far as it is known. Offsets of batches are remembered every INDEX_STEP bytes."""
+
+    def __init__(self, path: str, first_position: i64, size: i64) -> None:
+        self.path = path
+        self.first_position = first_position
+        self.size = size  # bytes that hold whole batches (and the header)
+        self.stop: i64 = first_position  # behind the last position, once that is known
+        self._positions: list[int] = []
+        self._offsets: list[int] = []
+
+    def remember(self, position: i64, offset: i64) -> None:
+        """A batch with this first position begins at `offset`."""
+        if self._offsets and offset < self._offsets[-1] + INDEX_STEP:
+            return
+        self._positions.append(int(position))
+        self._offsets.append(int(offset))
+
+    def offset_before(self, position: i64) -> i64:
+        """Where to begin looking for `position`: the last remembered batch that is not behind it."""
+        low = 0
+        high = len(self._positions)
+        while low < high:
+            middle = (low + high) // 2
+            if self._positions[middle] <= position:
+                low = middle + 1
+            else:
+                high = middle
+        return i64(self._offsets[low - 1]) if low > 0 else FILE_HEADER
+
+
+INDEX_STEP: Final = 65536
