@@ -1,0 +1,176 @@
+"""One socket, one session: bytes from the transport go in, the session's output goes out once per turn.
+
+The class is what asyncio calls a protocol, without inheriting from it: it is compiled. Layers that IDENTIFY agrees on
+(compression; TLS comes with a later issue of its own transport) sit here, between the socket and the session.
+
+Back-pressure: while the transport holds more than it should, `session.blocked` keeps messages in their channel. While it
+holds far more, which only replies can cause, nothing is read from that client either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from mypy_extensions import i64
+
+from nsqkit.nsqd.core.broker import Broker
+from nsqkit.nsqd.core.session import Outlet, Session
+from nsqkit.wire.compression import Codec, CodecError, Deflate, Snappy
+from nsqkit.wire.identify import Identity
+
+HIGH_WATER: Final = 262_144  # bytes in the transport above which a consumer is not ready
+LOW_WATER: Final = 65_536
+TOO_HIGH: Final = 4_194_304  # bytes in the transport above which the client is not even read
+LINGER_S: Final = 1.0  # how long a closed connection still takes bytes, so that its last error frame arrives
+
+
+class Connection(Outlet):
+    """A client connection. `clock` tells ns since the epoch, `schedule` asks for a turn of the broker."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        clock: Callable[[], int],
+        schedule: Callable[[], None],
+        connections: set[Connection],
+    ) -> None:
+        self._broker = broker
+        self._clock = clock
+        self._schedule = schedule
+        self._connections = connections
+        self._transport: asyncio.Transport | None = None
+        self._session: Session | None = None
+        self._codec: Codec | None = None
+        self._held = False  # the session wants nothing more to be read now
+        self._choked = False  # the transport holds too much to read on
+
+    # -- called by the event loop
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """A client connected."""
+        self._transport = transport
+        transport.set_write_buffer_limits(high=HIGH_WATER, low=LOW_WATER)
+        self._session = Session(self._broker, self, _address(transport.get_extra_info("peername")), self._clock())
+        self._connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came."""
+        session = self._session
+        if session is None or session.closed:
+            return
+        now: i64 = self._clock()
+        if self._codec is None:
+            session.receive(data, now)
+        else:
+            self._decode(session, data, now)
+        self._schedule()
+
+    def eof_received(self) -> bool:
+        """The client will send no more. What it is still to be told goes out before the transport closes."""
+        session = self._session
+        if session is None or session.closed:
+            return False
+        session.end()
+        self._schedule()
+        return True
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The connection is gone."""
+        session = self._session
+        if session is not None:
+            session.gone()
+            self._session = None
+            self._schedule()
+        self._transport = None
+        self._connections.discard(self)
+
+    def pause_writing(self) -> None:
+        """The transport holds more than HIGH_WATER."""
+        if self._session is not None:
+            self._session.blocked = True
+
+    def resume_writing(self) -> None:
+        """The transport holds less than LOW_WATER again."""
+        if self._choked:
+            self._choked = False
+            self._read_or_not()
+        if self._session is not None:
+            self._session.resume()
+            self._schedule()
+
+    # -- called by the session
+
+    def send(self, data: bytes) -> None:
+        """Hand bytes to the transport, through the codec if there is one."""
+        transport = self._transport
+        if transport is None:
+            return
+        transport.write(data if self._codec is None else self._codec.encode(data))
+        if not self._choked and self._session is not None and self._session.blocked:
+            if transport.get_write_buffer_size() > TOO_HIGH:
+                self._choked = True
+                self._read_or_not()
+
+    def hold(self, held: bool) -> None:  # noqa: FBT001 - the interface
+        """Stop reading from the client, or go on."""
+        self._held = held
+        self._read_or_not()
+
+    def upgrade(self, identity: Identity) -> None:
+        """Compress from here on."""
+        self._codec = Snappy() if identity.snappy else Deflate(int(identity.deflate_level))
+
+    def close(self) -> None:
+        """Let the session go, send what is left, and close when the client has, or soon."""
+        transport = self._transport
+        session = self._session
+        if transport is None or session is None:
+            return
+        self._session = None
+        session.gone()
+        if transport.can_write_eof() and not self._broker.exiting:
+            transport.write_eof()
+            transport.resume_reading()
+            asyncio.get_running_loop().call_later(LINGER_S, self.abort)
+        else:
+            transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # -- helpers
+
+    def _read_or_not(self) -> None:
+        transport = self._transport
+        if transport is None:
+            return
+        if self._held or self._choked:
+            transport.pause_reading()
+        else:
+            transport.resume_reading()
+
+    def _decode(self, session: Session, data: bytes, now: i64) -> None:
+        codec = self._codec
+        assert codec is not None
+        rest = data
+        try:
+            while True:
+                piece, rest = codec.decode(rest)
+                if piece:
+                    session.receive(piece, now)
+                if not rest or session.closed:
+                    return
+        except CodecError:
+            session.abort()
+
+
+def _address(peer: object) -> str:
+    """host:port of a peer, `@` for a unix socket."""
+    if isinstance(peer, tuple) and len(peer) >= 2:
+        host, port = peer[0], peer[1]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return "@"

@@ -1,0 +1,309 @@
+"""The daemon: a broker with sockets, a clock, a disk and HTTP around it.
+
+    async with Nsqd(NsqdOptions(data_path=path, tcp_address="127.0.0.1:0")) as nsqd:
+        await nsqd.wait()
+
+The `nsqd` program takes the same path. Everything happens in one event loop; threads only sync files and write checkpoints.
+"""
+
+import asyncio
+import os
+import signal
+from contextlib import suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+from nsqkit.errors import StartError
+from nsqkit.log import Level, Log
+from nsqkit.nsqd import metadata, moving
+from nsqkit.nsqd.clock import Clock
+from nsqkit.nsqd.connection import Connection
+from nsqkit.nsqd.core.batch import FAILED, Batch, Publisher
+from nsqkit.nsqd.core.broker import Broker
+from nsqkit.nsqd.core.store import StoreError
+from nsqkit.nsqd.datapath import DataPathLock, topic_directory, topic_of_directory
+from nsqkit.nsqd.housekeeping import Housekeeping
+from nsqkit.nsqd.listen import Listener, listen
+from nsqkit.nsqd.options import NsqdOptions
+from nsqkit.nsqd.settings import settings_of
+from nsqkit.nsqd.storage.disk import Disk
+from nsqkit.nsqd.storage.files import FileStorage
+from nsqkit.options.duration import SECOND
+from nsqkit.version import version_line
+from nsqkit.wire.errors import PublishFailed
+
+if TYPE_CHECKING:
+    from nsqkit.nsqd.http import HttpServer
+
+BACKLOG: Final = 4096  # connections waiting to be accepted
+
+
+class Nsqd:
+    """One nsqd. Start it with `start` or `async with`; StartError says why it can't."""
+
+    def __init__(self, options: NsqdOptions | None = None, log: Log | None = None) -> None:
+        self.options = options or NsqdOptions()
+        self.log = log or Log(self.options.log_prefix, self.options.log_level)
+        self.now = Clock()
+        self.started_at = self.now()
+        self.tcp_port = -1
+        self.http_port = 0
+        self.data_path = self.options.data_path or os.getcwd()
+        self.broker: Broker
+        self.storage: FileStorage
+        self._lock: DataPathLock | None = None
+        self._loop: asyncio.AbstractEventLoop
+        self._connections: set[Connection] = set()
+        self._scheduled = False
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = 0
+        self._servers: list[asyncio.Server] = []
+        self._listeners: list[Listener] = []
+        self._http: HttpServer | None = None
+        self._stopped = asyncio.Event()
+        self._keeper: Housekeeping
+
+    # -- start and stop
+
+    async def start(self) -> None:
+        """Lock the data path, take over what is there, and serve."""
+        self._loop = asyncio.get_running_loop()
+        self._lock = DataPathLock(self.options.data_path)
+        try:
+            self.log.info(version_line("nsqd"))
+            self.log.info(f"ID: {self.options.node_id}")
+            tcp = self._listen(self.options.tcp_address)
+            http = self._listen(self.options.http_address) if self.options.http_address else None
+            self.tcp_port = tcp.port
+            self.http_port = http.port if http else 0
+            self._load()
+            await self._serve_tcp(tcp)
+            if http is not None:
+                await self._serve_http(http)
+        except BaseException:
+            await self._abandon()
+            raise
+        self.turn()
+
+    def _listen(self, address: str) -> Listener:
+        listener = listen(address, BACKLOG)
+        self._listeners.append(listener)
+        return listener
+
+    def _load(self) -> None:
+        """Bring back what was there before: metadata, journal, logs, and what an NSQ left."""
+        options = self.options
+        storage = FileStorage(
+            Disk(),
+            self.data_path,
+            lambda topic: topic_directory(self.data_path, topic),
+            self.log.warning,
+            options.max_bytes_per_file,
+            options.min_free_space,
+        )
+        self.storage = storage
+        self.broker = Broker(settings_of(options), storage)
+        self._keeper = Housekeeping(self.broker, storage, options, self.log, self.turn)
+        try:
+            known = metadata.load(self.data_path)
+            for warning in known.warnings:
+                self.log.warning(warning)
+            found = [t for name in os.listdir(self.data_path) if self._is_log(name) and (t := topic_of_directory(name))]
+            names = {topic.name for topic in known.topics}.union(found)
+            replayed = storage.replay_journal(names.__contains__)
+            if replayed:
+                self.log.info(f"JOURNAL: {replayed} messages that the logs had lost are back")
+            for topic in known.topics:
+                self._restore(topic)
+            for name in sorted(set(found) - set(self.broker.topics)):
+                self.log.warning(f"TOPIC({name}): its log is there, but nsqd.dat does not name it; it is back")
+                self._restore(metadata.TopicState(name))
+            moving.import_queues(self.data_path, self.broker, storage, self.log, self.now())
+            self._save_metadata()
+        except (metadata.MetadataError, StoreError, OSError) as error:
+            raise StartError(str(error)) from error
+
+    def _is_log(self, name: str) -> bool:
+        path = os.path.join(self.data_path, name)
+        return os.path.isdir(path) and any(file.endswith(".log") for file in os.listdir(path))
+
+    def _restore(self, topic: metadata.TopicState) -> None:
+        channels = {channel.name: channel.paused for channel in topic.channels}
+        self.broker.restore_topic(topic.name, channels, topic.paused, self.now())
+
+    async def _serve_tcp(self, listener: Listener) -> None:
+        server = await self._loop.create_server(self._connect, sock=listener.socket, backlog=BACKLOG)
+        self._servers.append(server)
+        self.log.info(f"TCP: listening on {listener.address}")
+
+    def _connect(self) -> asyncio.BaseProtocol:
+        connection: object = Connection(self.broker, self.now, self.schedule, self._connections)
+        return connection  # type: ignore[return-value] # it quacks like one; compiled classes can't inherit it
+
+    async def _serve_http(self, listener: Listener) -> None:
+        from nsqkit.nsqd.http import HttpServer  # noqa: PLC0415 - loaded while clients may already connect
+
+        self._http = HttpServer(self)
+        await self._http.start([listener.socket])
+        self.log.info(f"HTTP: listening on {listener.address}")
+
+    async def stop(self) -> None:
+        """Stop accepting, hang up, write down everything, let go of the data path. The second call does nothing."""
+        if self._lock is None:
+            return
+        self.log.info("NSQ: stopping subsystems")
+        for server in self._servers:
+            server.close()
+        self.broker.hang_up_all()
+        self.turn()
+        if self._http is not None:
+            await self._http.stop()
+        await self._keeper.stop()
+        for connection in list(self._connections):
+            connection.abort()
+        self._save_metadata()
+        self._keeper.close_logs()
+        await self._abandon()
+        self.log.info("NSQ: bye")
+        self._stopped.set()
+
+    async def _abandon(self) -> None:
+        """Close what is open: the last step of a stop, or of a start that failed."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        for server in self._servers:
+            server.close()
+        for listener in self._listeners:
+            listener.close()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    async def wait(self) -> None:
+        """Return when the daemon was stopped."""
+        await self._stopped.wait()
+
+    async def __aenter__(self) -> Self:
+        """Start."""
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop."""
+        await self.stop()
+
+    # -- the turn
+
+    def schedule(self) -> None:
+        """Ask for a turn at the end of this pass of the event loop."""
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self.turn)
+
+    def turn(self) -> None:
+        """Do what is due, persist what the answers promise, answer."""
+        self._scheduled = False
+        broker = self.broker
+        now = self.now()
+        broker.work(now)
+        if broker.metadata_dirty and not broker.exiting:
+            self._save_metadata()
+        broker.flush()
+        self._keeper.after_turn()
+        if broker.busy():
+            self.schedule()
+        self._set_alarm(broker.deadlines.next(), now)
+
+    def _set_alarm(self, when: int, now: int) -> None:
+        if when == 0 or (self._alarm is not None and self._alarm_at <= when and self._alarm_at > now):
+            return
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm_at = when
+        self._alarm = self._loop.call_later(max(when - now, 0) / SECOND, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self.turn()
+
+    def _save_metadata(self) -> None:
+        self.broker.metadata_dirty = False
+        topics = [
+            metadata.TopicState(
+                topic.name,
+                topic.paused,
+                [metadata.ChannelState(c.name, c.paused) for c in topic.channels.values() if not c.ephemeral],
+            )
+            for topic in self.broker.topics.values()
+            if not topic.ephemeral
+        ]
+        try:
+            metadata.save(self.data_path, metadata.Metadata(topics), sync=self._keeper.synchronous)
+        except metadata.MetadataError as error:
+            self.broker.metadata_dirty = True
+            self.broker.health = str(error)
+            self.log.error(str(error))
+
+    # -- for the HTTP side and for those who embed it
+
+    async def publish(self, topic: str, data: bytes, count: int, due: int) -> None:
+        """Publish `count` messages, each behind its 4-byte size in `data`; `due` is ns since the epoch, 0 for at once.
+
+        Returns when they are as safe as the durability mode demands. PublishFailed or StoreError otherwise.
+        """
+        waiter = _Waiter(self._loop.create_future())
+        self.broker.topic(topic).publish(data, count, due, waiter, self.now())
+        self.schedule()
+        await waiter.future
+
+    def set_log_level(self, level: Level) -> None:
+        """Change the least severe level that is logged."""
+        self.log.level = level
+
+
+class _Waiter(Publisher):
+    """Turns a settled batch into a future's result."""
+
+    def __init__(self, future: asyncio.Future[None]) -> None:
+        self.future = future
+
+    def settled(self, batch: Batch) -> None:
+        """The batch was kept, or was not."""
+        if self.future.done():
+            return  # whoever waited has gone
+        if batch.state == FAILED:
+            self.future.set_exception(PublishFailed("PUB", batch.cause))
+        else:
+            self.future.set_result(None)
+
+
+def run(options: NsqdOptions, log: Log) -> int:
+    """Run until SIGTERM or SIGINT; the program's exit code. StartError if it can't start."""
+    import uvloop  # noqa: PLC0415 - embedding works with any loop
+
+    _raise_file_limit()
+    return uvloop.run(_run(options, log))
+
+
+async def _run(options: NsqdOptions, log: Log) -> int:
+    nsqd = Nsqd(options, log)
+    loop = asyncio.get_running_loop()
+    wanted = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, wanted.set)
+    async with nsqd:
+        await wanted.wait()
+    return 0
+
+
+def _raise_file_limit() -> None:
+    """A connection is a file; the system's soft limit is for programs that use select."""
+    import resource  # noqa: PLC0415
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+

@@ -1,0 +1,224 @@
+"""What the daemon does on the side: syncs and checkpoints, in threads, and only when there is something to do.
+
+sync        in `fsync` mode the journal, one sync at a time, each covering every publish that arrived meanwhile;
+            in every mode the logs, each --sync-timeout or --sync-every writes
+checkpoint  of topics that changed, each --checkpoint-interval
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Final, Protocol
+
+from nsqkit.log import Log
+from nsqkit.nsqd.core.batch import Batch
+from nsqkit.nsqd.core.broker import Broker
+from nsqkit.nsqd.core.ledger import carry_forward, record, save_memory
+from nsqkit.nsqd.core.store import StoreError
+from nsqkit.nsqd.core.topic import Topic
+from nsqkit.nsqd.options import Durability, NsqdOptions
+from nsqkit.nsqd.storage.files import FileStorage
+from nsqkit.options.duration import SECOND
+
+SHARE: Final = 20  # checkpoints may take one part in so many of the time
+
+
+class Job(Protocol):
+    """Work of the storage: `run` in a thread, then `finish` in the loop."""
+
+    error: str
+
+    def run(self) -> None:
+        """The slow part."""
+
+    def finish(self) -> None:
+        """The rest."""
+
+
+class Housekeeping:
+    """The timers and threads of one daemon's storage. `turn` runs a turn of the broker."""
+
+    def __init__(
+        self, broker: Broker, storage: FileStorage, options: NsqdOptions, log: Log, turn: Callable[[], None]
+    ) -> None:
+        self.synchronous = options.durability is Durability.FSYNC
+        self._broker = broker
+        self._storage = storage
+        self._memory_mode = options.durability is Durability.MEMORY
+        self._sync_every = options.sync_every
+        self._sync_timeout = int(options.sync_timeout) / SECOND
+        self._checkpoint_interval = int(options.checkpoint_interval) / SECOND
+        self._log = log
+        self._turn = turn
+        self._loop = asyncio.get_running_loop()
+        self._commits = ThreadPoolExecutor(1, "nsqd-commit")
+        self._background = ThreadPoolExecutor(1, "nsqd-background")
+        self._committing: asyncio.Future[str] | None = None
+        self._syncing: asyncio.Future[None] | None = None
+        self._checkpointing: asyncio.Future[None] | None = None
+        self._sync_timer: asyncio.TimerHandle | None = None
+        self._checkpoint_timer: asyncio.TimerHandle | None = None
+        self._complaint = ""
+        self._stopping = False
+
+    def after_turn(self) -> None:
+        """See whether a turn left something to do."""
+        if self._stopping:
+            return
+        if self._committing is None and self._broker.unsynced:
+            self._commit()
+        waiting = self._storage.unsynced_batches
+        if waiting and self._syncing is None:
+            if waiting >= self._sync_every:
+                self._sync()
+            elif self._sync_timer is None:
+                self._sync_timer = self._loop.call_later(self._sync_timeout, self._sync)
+        if self._broker.dirty and self._checkpoint_timer is None and self._checkpointing is None:
+            self._checkpoint_timer = self._loop.call_later(self._checkpoint_interval, self._checkpoint)
+
+    # -- the journal
+
+    def _commit(self) -> None:
+        group = self._broker.take_unsynced()
+        self._committing = self._loop.run_in_executor(self._commits, self._write_journal, group)
+        self._committing.add_done_callback(partial(self._committed, group))
+
+    def _write_journal(self, group: list[tuple[str, Batch]]) -> str:
+        try:
+            self._storage.journal.write(group)
+        except StoreError as error:
+            return str(error)
+        return ""
+
+    def _committed(self, group: list[tuple[str, Batch]], done: asyncio.Future[str]) -> None:
+        self._committing = None
+        error = done.result()
+        self._complain(error)
+        self._broker.synced(group, error)
+        self._turn()
+
+    # -- the logs
+
+    def _sync(self) -> None:
+        if self._sync_timer is not None:
+            self._sync_timer.cancel()
+            self._sync_timer = None
+        complete = self._storage.journal.files() if self.synchronous else []
+        if self.synchronous:
+            self._commits.submit(self._storage.journal.rotate)
+        jobs = self._storage.sync_jobs()
+        self._syncing = self._loop.run_in_executor(self._background, _run_all, jobs)
+        self._syncing.add_done_callback(lambda _: self._synced(jobs, complete))
+
+    def _synced(self, jobs: Sequence[Job], complete: list[str]) -> None:
+        self._syncing = None
+        self._finish(jobs)
+        if not any(job.error for job in jobs):
+            self._commits.submit(self._storage.journal.remove, complete[:-1])
+        if not self._stopping:
+            self._storage.look()
+            self.after_turn()
+
+    # -- checkpoints
+
+    def _checkpoint(self) -> None:
+        self._checkpoint_timer = None
+        began = self._loop.time()
+        self._write_down(leave_old=True)
+        took = self._loop.time() - began
+        jobs = self._storage.take_jobs()
+        self._checkpointing = self._loop.run_in_executor(self._background, _run_all, jobs)
+        self._checkpointing.add_done_callback(lambda _: self._checkpointed(jobs, took))
+
+    def _checkpointed(self, jobs: Sequence[Job], took: float) -> None:
+        self._checkpointing = None
+        self._finish(jobs)
+        rest = took * SHARE - self._checkpoint_interval
+        if rest > 0 and not self._stopping:
+            self._checkpoint_timer = self._loop.call_later(rest, self._checkpoint)
+        elif not self._stopping:
+            self.after_turn()
+
+    def _write_down(self, *, leave_old: bool) -> None:
+        dirty = self._broker.dirty
+        self._broker.dirty = []
+        for topic in dirty:
+            topic.dirty = False
+            if topic.store is None or topic.deleted:
+                continue
+            if leave_old:
+                self._carry(topic)
+            topic.store.checkpoint(record(topic, topic.store))
+
+    def _carry(self, topic: Topic) -> None:
+        assert topic.store is not None
+        try:
+            carry_forward(topic, topic.store)
+        except StoreError as error:
+            self._complain(str(error))
+
+    # -- both
+
+    def _finish(self, jobs: Sequence[Job]) -> None:
+        error = ""
+        for job in jobs:
+            job.finish()
+            error = error or job.error
+        self._complain(error)
+
+    def _complain(self, error: str) -> None:
+        """Say what is wrong once, and that it is over."""
+        if error != self._complaint:
+            self._complaint = error
+            if error:
+                self._broker.health = error
+                self._log.error(f"STORAGE: {error}")
+            else:
+                self._log.info("STORAGE: works again")
+
+    async def stop(self) -> None:
+        """Wait for what is running; begin nothing new."""
+        self._stopping = True
+        for timer in (self._sync_timer, self._checkpoint_timer):
+            if timer is not None:
+                timer.cancel()
+        running = [f for f in (self._committing, self._syncing, self._checkpointing) if f is not None]
+        if running:
+            await asyncio.wait(running)
+        while self._broker.unsynced:
+            self._commit()
+            assert self._committing is not None
+            await asyncio.wait([self._committing])
+        self._commits.shutdown()
+        self._background.shutdown()
+
+    def close_logs(self) -> None:
+        """Write down everything and close the logs: the last thing before the daemon's end."""
+        error = ""
+        for topic in self._broker.topics.values():
+            store = topic.store
+            if store is None:
+                continue
+            try:
+                if self._memory_mode:
+                    save_memory(topic, store)
+                store.checkpoint(record(topic, store))
+            except StoreError as failure:
+                error = str(failure)
+        jobs = self._storage.take_jobs()
+        for job in jobs:
+            job.run()
+            error = error or job.error
+        for topic in self._broker.topics.values():
+            if topic.store is not None:
+                topic.store.close()
+        if error:
+            self._log.error(f"STORAGE: {error}")
+        elif self.synchronous:
+            self._storage.journal.remove(self._storage.journal.rotate())
+
+
+def _run_all(jobs: Sequence[Job]) -> None:
+    for job in jobs:
+        job.run()

@@ -1,0 +1,160 @@
+"""The metadata file: which topics and channels exist and which are paused.
+
+`<data-path>/nsqd.dat` is NSQ's own file (spec/nsqd-semantics.md, section 7), so that either nsqd reads
+what the other wrote:
+
+    {"topics":[{"name":"t","paused":false,"channels":[{"name":"c","paused":false}]}],"version":"1.3.0"}
+
+Without topics or channels the list is null. Ephemeral names are never written.
+"""
+
+import os
+import tempfile
+from typing import Final
+
+import msgspec
+
+from nsqkit.errors import NsqkitError
+from nsqkit.names import is_ephemeral, valid_name
+from nsqkit.version import NSQ_VERSION
+
+FILE_NAME: Final = "nsqd.dat"
+
+
+class MetadataError(NsqkitError):
+    """The metadata file can't be read, understood or written; the text names it and says why."""
+
+
+class ChannelState(msgspec.Struct):
+    """A channel as the file knows it."""
+
+    name: str
+    paused: bool = False
+
+
+class TopicState(msgspec.Struct):
+    """A topic as the file knows it."""
+
+    name: str
+    paused: bool = False
+    channels: list[ChannelState] = []
+
+
+class Metadata(msgspec.Struct):
+    """All topics. `warnings` says, a line each, what `load` left out."""
+
+    topics: list[TopicState] = []
+    warnings: list[str] = []
+
+
+def path_of(data_path: str) -> str:
+    """The metadata file of a data path."""
+    return os.path.join(data_path, FILE_NAME)
+
+
+def load(data_path: str) -> Metadata:
+    """What the file says; nothing if there is none. Invalid names are left out, with a warning.
+
+    Raises MetadataError if the file can't be read or is not the JSON it should be: to go on without its topics
+    would soon overwrite it.
+    """
+    path = path_of(data_path)
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except FileNotFoundError:
+        return Metadata()
+    except OSError as error:
+        raise MetadataError(f"failed to read metadata from {path} - {error.strerror}") from error
+    try:
+        read = msgspec.json.decode(content, type=_File | None)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise MetadataError(f"failed to parse metadata in {path} - {error}") from error
+    return _checked(read or _File())
+
+
+def save(data_path: str, metadata: Metadata, *, sync: bool) -> None:
+    """Replace the file. A reader, also one after a crash, finds the old content or the new one, never a part.
+
+    With `sync`, returns only after the file and its directory entry are on the disk. Raises MetadataError.
+    """
+    path = path_of(data_path)
+    try:
+        _replace(path, _encode(metadata), sync=sync)
+    except OSError as error:
+        raise MetadataError(f"failed to write metadata to {path} - {error.strerror}") from error
+
+
+class _ChannelInFile(msgspec.Struct):
+    name: str | None = None
+    paused: bool | None = None
+
+
+class _TopicInFile(msgspec.Struct):
+    name: str | None = None
+    paused: bool | None = None
+    channels: list[_ChannelInFile] | None = None
+
+
+class _File(msgspec.Struct):
+    topics: list[_TopicInFile] | None = None
+
+
+def _checked(read: _File) -> Metadata:
+    """The usable part of what was in the file."""
+    metadata = Metadata()
+    for topic in read.topics or []:
+        name = topic.name or ""
+        if not valid_name(name):
+            metadata.warnings.append(f"skipping creation of invalid topic {name!r}")
+            continue
+        state = TopicState(name, bool(topic.paused))
+        metadata.topics.append(state)
+        for channel in topic.channels or []:
+            name = channel.name or ""
+            if valid_name(name):
+                state.channels.append(ChannelState(name, bool(channel.paused)))
+            else:
+                metadata.warnings.append(
+                    f"skipping creation of invalid channel {name!r} of topic {state.name}"
+                )
+    return metadata
+
+
+def _encode(metadata: Metadata) -> bytes:
+    topics = [
+        {
+            "name": topic.name,
+            "paused": topic.paused,
+            "channels": [channel for channel in topic.channels if not is_ephemeral(channel.name)] or None,
+        }
+        for topic in metadata.topics
+        if not is_ephemeral(topic.name)
+    ]
+    return msgspec.json.encode({"topics": topics or None, "version": NSQ_VERSION})
+
+
+def _replace(path: str, content: bytes, *, sync: bool) -> None:
+    directory = os.path.dirname(path) or os.curdir
+    # mkstemp creates with mode 0600, the mode NSQ gives the file.
+    descriptor, temporary = tempfile.mkstemp(prefix=f"{FILE_NAME}.", suffix=".tmp", dir=directory)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            if sync:
+                os.fsync(descriptor)
+        os.replace(temporary, path)
+    except OSError:
+        os.unlink(temporary)
+        raise
+    if sync:
+        _sync_directory(directory)
+
+
+def _sync_directory(directory: str) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,38 @@
+"""From the options that a user writes to the settings that the broker reads."""
+
+from nsqkit.nsqd.core.settings import Durability, Settings
+from nsqkit.nsqd.options import NsqdOptions
+from nsqkit.version import NSQ_VERSION
+
+
+def settings_of(options: NsqdOptions) -> Settings:
+    """The broker's settings; durations are ns on both sides."""
+    settings = Settings()
+    limits = settings.limits
+    limits.version = NSQ_VERSION
+    limits.max_rdy_count = options.max_rdy_count
+    limits.msg_timeout = int(options.msg_timeout)
+    limits.max_msg_timeout = int(options.max_msg_timeout)
+    limits.heartbeat_interval = min(limits.heartbeat_interval, int(options.max_heartbeat_interval))
+    limits.max_heartbeat_interval = int(options.max_heartbeat_interval)
+    limits.output_buffer_size = min(16384, options.max_output_buffer_size)
+    limits.max_output_buffer_size = options.max_output_buffer_size
+    limits.output_buffer_timeout = int(options.output_buffer_timeout)
+    limits.min_output_buffer_timeout = int(options.min_output_buffer_timeout)
+    limits.max_output_buffer_timeout = int(options.max_output_buffer_timeout)
+    limits.max_deflate_level = options.max_deflate_level
+    limits.deflate = options.deflate
+    limits.snappy = options.snappy
+    limits.topology_region = options.topology_region
+    limits.topology_zone = options.topology_zone
+    settings.node_id = options.node_id
+    settings.durability = int(Durability[options.durability.name])
+    settings.mem_queue_size = options.mem_queue_size
+    settings.max_msg_size = options.max_msg_size
+    settings.max_body_size = options.max_body_size
+    settings.max_req_timeout = int(options.max_req_timeout)
+    settings.max_channel_consumers = options.max_channel_consumers
+    settings.requeue_on_disconnect = options.requeue_on_disconnect
+    settings.latency_quantiles = list(options.e2e_processing_latency_percentiles)
+    settings.latency_window = int(options.e2e_processing_latency_window_time)
+    return settings

@@ -1,0 +1,155 @@
+"""The metadata file."""
+
+from pathlib import Path
+
+import pytest
+
+from nsqkit.nsqd.metadata import ChannelState, Metadata, MetadataError, TopicState, load, save
+
+
+def read(data_path: Path, content: str | bytes) -> Metadata:
+    """What `load` makes of a file with this content."""
+    (data_path / "nsqd.dat").write_bytes(content.encode() if isinstance(content, str) else content)
+    return load(str(data_path))
+
+
+def test_missing_file_is_a_fresh_start(tmp_path: Path) -> None:
+    """Without a file there are no topics."""
+    assert Metadata() == load(str(tmp_path))
+
+
+def test_written_as_nsq_writes_it(tmp_path: Path) -> None:
+    """The file is compact JSON in NSQ's order of keys, without a final newline, readable by its owner only."""
+    topics = [
+        TopicState("t", paused=False, channels=[ChannelState("c", paused=True)]),
+        TopicState("u", paused=True),
+    ]
+
+    save(str(tmp_path), Metadata(topics), sync=True)
+
+    assert (
+        b'{"topics":[{"name":"t","paused":false,"channels":[{"name":"c","paused":true}]},'
+        b'{"name":"u","paused":true,"channels":null}],"version":"1.3.0"}'
+    ) == (tmp_path / "nsqd.dat").read_bytes()
+    assert 0o600 == (tmp_path / "nsqd.dat").stat().st_mode & 0o777
+    assert [tmp_path / "nsqd.dat"] == list(tmp_path.iterdir())
+
+
+def test_nothing_to_write(tmp_path: Path) -> None:
+    """Without topics the list is null."""
+    save(str(tmp_path), Metadata(), sync=False)
+
+    assert b'{"topics":null,"version":"1.3.0"}' == (tmp_path / "nsqd.dat").read_bytes()
+
+
+def test_ephemeral_names_are_not_written(tmp_path: Path) -> None:
+    """Neither an ephemeral topic nor an ephemeral channel of an ordinary topic reaches the file."""
+    ephemeral = TopicState("e#ephemeral", channels=[ChannelState("c")])
+    ordinary = TopicState("t", channels=[ChannelState("x#ephemeral"), ChannelState("c")])
+
+    save(str(tmp_path), Metadata([ephemeral, ordinary]), sync=False)
+
+    assert [TopicState("t", channels=[ChannelState("c")])] == load(str(tmp_path)).topics
+
+
+@pytest.mark.parametrize("sync", [False, True])
+def test_round_trip(tmp_path: Path, *, sync: bool) -> None:
+    """What was saved last is loaded, and saving replaces what was there."""
+    metadata = Metadata(
+        [TopicState("a", paused=True, channels=[ChannelState("b"), ChannelState("c", paused=True)])]
+    )
+    save(str(tmp_path), Metadata([TopicState("old")]), sync=sync)
+    save(str(tmp_path), metadata, sync=sync)
+
+    assert metadata == load(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{}",
+        "null",
+        '{"topics":null,"version":"1.3.0"}',
+        '{"topics":[],"version":"0.3.8","unknown":1}',
+    ],
+)
+def test_nothing_there(tmp_path: Path, content: str) -> None:
+    """Missing and null lists, and keys of other versions, are accepted."""
+    assert Metadata() == read(tmp_path, content)
+
+
+def test_missing_and_null_fields(tmp_path: Path) -> None:
+    """A topic without channels has none, and what is not said to be paused is not."""
+    content = (
+        '{"topics":[{"name":"t"},'
+        '{"name":"u","paused":null,"channels":[{"name":"c"}]},{"name":"v","channels":null}]}'
+    )
+
+    expected = [TopicState("t"), TopicState("u", channels=[ChannelState("c")]), TopicState("v")]
+    assert expected == read(tmp_path, content).topics
+
+
+def test_invalid_names_are_skipped(tmp_path: Path) -> None:
+    """Invalid names are left out and told; what is around them is loaded."""
+    content = (
+        '{"topics":[{"name":"a b","channels":[{"name":"c"}]},{},'
+        '{"name":"t","channels":[{"name":"x/y"},{"name":"c"}]}]}'
+    )
+
+    metadata = read(tmp_path, content)
+
+    assert [TopicState("t", channels=[ChannelState("c")])] == metadata.topics
+    assert [
+        "skipping creation of invalid topic 'a b'",
+        "skipping creation of invalid topic ''",
+        "skipping creation of invalid channel 'x/y' of topic t",
+    ] == metadata.warnings
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\0\0\0\0",
+        b"{",
+        b"[]",
+        b'{"topics":5}',
+        b'{"topics":[{"name":7}]}',
+        b'{"topics":[{"name":"\xff"}]}',
+        b"t:c\n",
+    ],
+)
+def test_damaged_file(tmp_path: Path, content: bytes) -> None:
+    """Anything but the expected JSON is an error that names the file, and the file stays as it is."""
+    path = tmp_path / "nsqd.dat"
+
+    with pytest.raises(MetadataError, match=f"^failed to parse metadata in {path} - .+"):
+        read(tmp_path, content)
+
+    assert content == path.read_bytes()
+
+
+def test_unreadable_file(tmp_path: Path) -> None:
+    """A file that can't be read is an error that says why."""
+    path = tmp_path / "nsqd.dat"
+    path.mkdir()
+
+    with pytest.raises(MetadataError, match=f"^failed to read metadata from {path} - Is a directory$"):
+        load(str(tmp_path))
+
+
+def test_failed_write_leaves_nothing(tmp_path: Path) -> None:
+    """A write that fails is an error that names the file, and leaves no temporary file."""
+    path = tmp_path / "nsqd.dat"
+    path.mkdir()
+
+    with pytest.raises(MetadataError, match=f"^failed to write metadata to {path} - "):
+        save(str(tmp_path), Metadata(), sync=True)
+
+    assert [tmp_path / "nsqd.dat"] == list(tmp_path.iterdir())
+
+
+def test_data_path_is_gone(tmp_path: Path) -> None:
+    """Writing into a directory that does not exist is a MetadataError too."""
+    with pytest.raises(MetadataError, match="No such file or directory"):
+        save(str(tmp_path / "gone"), Metadata(), sync=False)
