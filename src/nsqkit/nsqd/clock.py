@@ -9,30 +9,28 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from nsqkit.options.duration import SECOND
+from mypy_extensions import i64
 
-FOLLOW_NS: Final = SECOND  # how far the calendar must be ahead to be followed
+FOLLOW_NS: Final = 1_000_000_000  # how far the calendar must be ahead to be followed
 
 
 class Clock:
-    """Call it for the time. The two sources are replaced in tests."""
-
-    __slots__ = ("_calendar", "_monotonic", "_offset")
+    """Ask `now` for the time. The two sources are replaced in tests."""
 
     def __init__(
         self, calendar: Callable[[], int] = time.time_ns, monotonic: Callable[[], int] = time.monotonic_ns
     ) -> None:
         self._calendar = calendar
         self._monotonic = monotonic
-        self._offset = calendar() - monotonic()
+        self._offset: i64 = calendar() - monotonic()
 
-    def __call__(self) -> int:
+    def now(self) -> i64:
         """Nanoseconds since the epoch."""
-        return self._monotonic() + self._offset
+        return i64(self._monotonic()) + self._offset
 
     def follow(self) -> bool:
         """Catch up with a calendar that is ahead; to be called now and then. True if it was."""
-        offset = self._calendar() - self._monotonic()
+        offset: i64 = self._calendar() - self._monotonic()
         if offset > self._offset + FOLLOW_NS:
             self._offset = offset
             return True

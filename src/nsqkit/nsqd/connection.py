@@ -10,13 +10,12 @@ holds far more, which only replies can cause, nothing is read from that client e
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Final
 
 from mypy_extensions import i64
 
-from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.core.session import Outlet, Session
+from nsqkit.nsqd.turns import Turns
 from nsqkit.wire.compression import Codec, CodecError, Deflate, Snappy
 from nsqkit.wire.identify import Identity
 
@@ -27,18 +26,10 @@ LINGER_S: Final = 1.0  # how long a closed connection still takes bytes, so that
 
 
 class Connection(Outlet):
-    """A client connection. `clock` tells ns since the epoch, `schedule` asks for a turn of the broker."""
+    """A client connection, one of `connections` while it lasts."""
 
-    def __init__(
-        self,
-        broker: Broker,
-        clock: Callable[[], int],
-        schedule: Callable[[], None],
-        connections: set[Connection],
-    ) -> None:
-        self._broker = broker
-        self._clock = clock
-        self._schedule = schedule
+    def __init__(self, turns: Turns, connections: set[Connection]) -> None:
+        self._turns = turns
         self._connections = connections
         self._transport: asyncio.Transport | None = None
         self._session: Session | None = None
@@ -52,7 +43,9 @@ class Connection(Outlet):
         """A client connected."""
         self._transport = transport
         transport.set_write_buffer_limits(high=HIGH_WATER, low=LOW_WATER)
-        self._session = Session(self._broker, self, _address(transport.get_extra_info("peername")), self._clock())
+        turns = self._turns
+        address = _address(transport.get_extra_info("peername"))
+        self._session = Session(turns.broker, self, address, turns.clock.now())
         self._connections.add(self)
 
     def data_received(self, data: bytes) -> None:
@@ -60,12 +53,12 @@ class Connection(Outlet):
         session = self._session
         if session is None or session.closed:
             return
-        now: i64 = self._clock()
+        now = self._turns.clock.now()
         if self._codec is None:
             session.receive(data, now)
         else:
             self._decode(session, data, now)
-        self._schedule()
+        self._turns.schedule()
 
     def eof_received(self) -> bool:
         """The client will send no more. What it is still to be told goes out before the transport closes."""
@@ -73,7 +66,7 @@ class Connection(Outlet):
         if session is None or session.closed:
             return False
         session.end()
-        self._schedule()
+        self._turns.schedule()
         return True
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -82,7 +75,7 @@ class Connection(Outlet):
         if session is not None:
             session.gone()
             self._session = None
-            self._schedule()
+            self._turns.schedule()
         self._transport = None
         self._connections.discard(self)
 
@@ -98,7 +91,7 @@ class Connection(Outlet):
             self._read_or_not()
         if self._session is not None:
             self._session.resume()
-            self._schedule()
+            self._turns.schedule()
 
     # -- called by the session
 
@@ -130,7 +123,7 @@ class Connection(Outlet):
             return
         self._session = None
         session.gone()
-        if transport.can_write_eof() and not self._broker.exiting:
+        if transport.can_write_eof() and not self._turns.broker.exiting:
             transport.write_eof()
             transport.resume_reading()
             asyncio.get_running_loop().call_later(LINGER_S, self.abort)

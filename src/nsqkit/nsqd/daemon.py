@@ -28,7 +28,7 @@ from nsqkit.nsqd.options import NsqdOptions
 from nsqkit.nsqd.settings import settings_of
 from nsqkit.nsqd.storage.disk import Disk
 from nsqkit.nsqd.storage.files import FileStorage
-from nsqkit.options.duration import SECOND
+from nsqkit.nsqd.turns import Turns
 from nsqkit.version import version_line
 from nsqkit.wire.errors import PublishFailed
 
@@ -44,7 +44,7 @@ class Nsqd:
     def __init__(self, options: NsqdOptions | None = None, log: Log | None = None) -> None:
         self.options = options or NsqdOptions()
         self.log = log or Log(self.options.log_prefix, self.options.log_level)
-        self.now = Clock()
+        self.clock = Clock()
         self.started_at = self.now()
         self.tcp_port = -1
         self.http_port = 0
@@ -54,9 +54,7 @@ class Nsqd:
         self._lock: DataPathLock | None = None
         self._loop: asyncio.AbstractEventLoop
         self._connections: set[Connection] = set()
-        self._scheduled = False
-        self._alarm: asyncio.TimerHandle | None = None
-        self._alarm_at = 0
+        self._turns: Turns
         self._servers: list[asyncio.Server] = []
         self._listeners: list[Listener] = []
         self._http: HttpServer | None = None
@@ -104,6 +102,7 @@ class Nsqd:
         self.storage = storage
         self.broker = Broker(settings_of(options), storage)
         self._keeper = Housekeeping(self.broker, storage, options, self.log, self.turn)
+        self._turns = Turns(self.broker, self.clock, self._save_metadata, self._keeper.after_turn)
         try:
             known = metadata.load(self.data_path)
             for warning in known.warnings:
@@ -137,7 +136,7 @@ class Nsqd:
         self.log.info(f"TCP: listening on {listener.address}")
 
     def _connect(self) -> asyncio.BaseProtocol:
-        connection: object = Connection(self.broker, self.now, self.schedule, self._connections)
+        connection: object = Connection(self._turns, self._connections)
         return connection  # type: ignore[return-value] # it quacks like one; compiled classes can't inherit it
 
     async def _serve_http(self, listener: Listener) -> None:
@@ -159,6 +158,7 @@ class Nsqd:
         if self._http is not None:
             await self._http.stop()
         await self._keeper.stop()
+        self._turns.stop()
         for connection in list(self._connections):
             connection.abort()
         self._save_metadata()
@@ -169,8 +169,6 @@ class Nsqd:
 
     async def _abandon(self) -> None:
         """Close what is open: the last step of a stop, or of a start that failed."""
-        if self._alarm is not None:
-            self._alarm.cancel()
         for server in self._servers:
             server.close()
         for listener in self._listeners:
@@ -196,37 +194,13 @@ class Nsqd:
 
     # -- the turn
 
-    def schedule(self) -> None:
-        """Ask for a turn at the end of this pass of the event loop."""
-        if not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self.turn)
+    def now(self) -> int:
+        """Nanoseconds since the epoch, as everything in this daemon sees them."""
+        return self.clock.now()
 
     def turn(self) -> None:
-        """Do what is due, persist what the answers promise, answer."""
-        self._scheduled = False
-        broker = self.broker
-        now = self.now()
-        broker.work(now)
-        if broker.metadata_dirty and not broker.exiting:
-            self._save_metadata()
-        broker.flush()
-        self._keeper.after_turn()
-        if broker.busy():
-            self.schedule()
-        self._set_alarm(broker.deadlines.next(), now)
-
-    def _set_alarm(self, when: int, now: int) -> None:
-        if when == 0 or (self._alarm is not None and self._alarm_at <= when and self._alarm_at > now):
-            return
-        if self._alarm is not None:
-            self._alarm.cancel()
-        self._alarm_at = when
-        self._alarm = self._loop.call_later(max(when - now, 0) / SECOND, self._ring)
-
-    def _ring(self) -> None:
-        self._alarm = None
-        self.turn()
+        """Do what is due, and answer: to be called after a change made from outside a session."""
+        self._turns.run()
 
     def _save_metadata(self) -> None:
         self.broker.metadata_dirty = False
@@ -243,8 +217,9 @@ class Nsqd:
             metadata.save(self.data_path, metadata.Metadata(topics), sync=self._keeper.synchronous)
         except metadata.MetadataError as error:
             self.broker.metadata_dirty = True
-            self.broker.health = str(error)
-            self.log.error(str(error))
+            if self.broker.health != str(error):
+                self.broker.health = str(error)
+                self.log.error(str(error))
 
     # -- for the HTTP side and for those who embed it
 
@@ -255,7 +230,7 @@ class Nsqd:
         """
         waiter = _Waiter(self._loop.create_future())
         self.broker.topic(topic).publish(data, count, due, waiter, self.now())
-        self.schedule()
+        self._turns.schedule()
         await waiter.future
 
     def set_log_level(self, level: Level) -> None:

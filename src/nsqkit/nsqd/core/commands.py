@@ -119,8 +119,11 @@ def unknown(name: bytes) -> ClientError:
 
 
 def _check_topic(session: Session, words: list[bytes]) -> None:
+    if words[1] == session.last_topic:
+        return  # a publisher mostly says the same name again
     if not valid_name_bytes(words[1]):
         raise BadTopic(f"{words[0].decode()} topic name {quoted(words[1])} is not valid")
+    session.last_topic = words[1]
 
 
 def _check_batch_topic(session: Session, words: list[bytes]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -49,10 +50,23 @@ class CheckpointJob:
         self._content = content
         self._doomed = doomed
         self._sync = sync
+        self._lock = Lock()
+        self._cancelled = False
         self.error = ""
+
+    def cancel(self) -> None:
+        """The topic is deleted. When this returns, the job has run or never will: it must not write into the
+        directory of a topic of the same name."""
+        with self._lock:
+            self._cancelled = True
 
     def run(self) -> None:
         """Do it; on an error nothing is removed, and `error` tells why."""
+        with self._lock:
+            if not self._cancelled:
+                self._run()
+
+    def _run(self) -> None:
         try:
             if self._sync is not None:
                 self._sync.run()

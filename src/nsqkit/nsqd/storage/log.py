@@ -58,6 +58,7 @@ class TopicLog(TopicStore):
         self._directory_dirty = False  # a segment was made, and the directory not synced
         self._synced = checkpoints.Synced(-1, 0, 0)
         self._record: TopicRecord | None = None
+        self._checkpoint_job: CheckpointJob | None = None  # the last one
         self._hint_position: i64 = NOWHERE  # where the last read ended, and in the file
         self._hint_offset: i64 = 0
         self._damage_seen: set[tuple[int, int]] = set()
@@ -384,7 +385,9 @@ class TopicLog(TopicStore):
             doomed.append(gone.path)
         sync = self.sync_job() if doomed else None  # copies carried forward must be safe before their originals go
         content = checkpoints.encode(record, self._synced)
-        self._home.jobs.append(CheckpointJob(self._disk, f"{self._directory}/{CHECKPOINT}", content, doomed, sync))
+        job = CheckpointJob(self._disk, f"{self._directory}/{CHECKPOINT}", content, doomed, sync)
+        self._checkpoint_job = job
+        self._home.jobs.append(job)
 
     def sync_job(self) -> SyncJob | None:
         """What a thread has to sync so that everything written so far survives a power cut; None if nothing."""
@@ -426,6 +429,8 @@ class TopicLog(TopicStore):
 
     def delete(self) -> None:
         """Close and remove the files."""
+        if self._checkpoint_job is not None:
+            self._checkpoint_job.cancel()
         self._close_files()
         self._segments = []
         self._home.forget(self)

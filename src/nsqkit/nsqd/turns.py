@@ -1,0 +1,74 @@
+"""When the broker gets its turn: at the end of each pass of the event loop that brought something, and when an alarm is due.
+
+All connections that were read in a pass share one turn, so they share one write to each log, and each of them is flushed
+once. There is one timer, for the broker's next deadline; without one and without bytes nothing runs at all.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from mypy_extensions import i64
+
+from nsqkit.nsqd.clock import Clock
+from nsqkit.nsqd.core.broker import Broker
+
+_SECOND: Final = 1e9
+
+
+class Turns:
+    """`persist` writes down what answers promise, before they go out; `after` looks for work on the side."""
+
+    def __init__(
+        self, broker: Broker, clock: Clock, persist: Callable[[], None], after: Callable[[], None]
+    ) -> None:
+        self.broker = broker
+        self.clock = clock
+        self._persist = persist
+        self._after = after
+        self._loop = asyncio.get_running_loop()
+        self._scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at: i64 = 0
+        self._run: Callable[[], None] = self.run
+        self._ring: Callable[[], None] = self._on_timer
+
+    def schedule(self) -> None:
+        """Ask for a turn at the end of this pass of the event loop."""
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._run)
+
+    def run(self) -> None:
+        """Do what is due, persist what the answers promise, answer."""
+        self._scheduled = False
+        broker = self.broker
+        now = self.clock.now()
+        broker.work(now)
+        if broker.metadata_dirty:
+            self._persist()
+        broker.flush()
+        if broker.unsynced or broker.dirty:
+            self._after()
+        if broker.busy():
+            self.schedule()
+        when = broker.deadlines.next()
+        if when != 0 and (self._timer is None or when < self._timer_at):
+            self._set_timer(when, now)
+
+    def stop(self) -> None:
+        """Set no timer any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _set_timer(self, when: i64, now: i64) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = when
+        wait: i64 = when - now
+        self._timer = self._loop.call_later(max(float(wait) / _SECOND, 0.0), self._ring)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self.clock.follow()
+        self.run()
