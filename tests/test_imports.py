@@ -17,7 +17,7 @@ PURE = {
 LAYERS = {
     "wire": PURE - {"nsqkit.nsqd.core"} | {"zlib", "cramjam"},
     "nsqd/core": PURE,
-    "nsqd/storage": PURE | {"os", "re", "threading", "google_crc32c", "nsqkit.nsqd.storage"},
+    "nsqd/storage": PURE | {"os", "re", "struct", "threading", "types", "google_crc32c", "nsqkit.nsqd.storage"},
 }
 
 

@@ -99,7 +99,7 @@ def restore(topic: Topic, store: TopicStore, now: i64) -> None:
 
 
 def _restore_channel(channel: Channel, owed: ChannelRecord, store: TopicStore, now: i64) -> None:
-    for leftover in owed.leftovers:
+    for leftover in sorted(owed.leftovers, key=_position):
         if store.start() <= leftover.position < store.end():
             message = Message(b"", 0, leftover.attempts, b"", leftover.position)
             message.loaded = False
@@ -118,6 +118,10 @@ def _restore_channel(channel: Channel, owed: ChannelRecord, store: TopicStore, n
                 _take_back(channel, _within(batch, extent), now)
             at = batches[-1].first_position + batches[-1].count if batches else extent.stop
     channel.touch()
+
+
+def _position(leftover: Leftover) -> int:
+    return int(leftover.position)
 
 
 def _restore_tail(topic: Topic, store: TopicStore, start: i64, now: i64) -> i64:

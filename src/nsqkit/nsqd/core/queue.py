@@ -114,32 +114,40 @@ class ReadyQueue:
         store = self.store
         if store is None or self.stored_count == 0:
             return early
-        if self._matured:
-            self._load_matured(store)
-        while self.memory_count == 0 and self._extents:
+        while self.memory_count == 0 and (self._matured or self._extents):
+            if self._matured and self._is_next(self._matured[0]):
+                self._load_matured(store)
+                continue
             extent = self._extents[0]
             start = extent.start
-            batches = store.read(start, extent.stop, READ_BLOCK)
+            stop = extent.stop
+            if self._matured:
+                stop = min(stop, max(self._matured[0].position, start + 1))
+            batches = store.read(start, stop, READ_BLOCK)
             for batch in batches:
-                self._accept(batch, extent, now, early)
+                self._accept(batch, extent, stop, now, early)
             if not batches:
-                self.lost_count += extent.stop - extent.start
-                extent.start = extent.stop
+                self.lost_count += stop - start
+                extent.start = stop
             self.stored_count -= extent.start - start
             if extent.start >= extent.stop:
                 self._extents.popleft()
         return early
 
-    def _accept(self, batch: Batch, extent: Extent, now: i64, early: list[Batch]) -> None:
+    def _is_next(self, message: Message) -> bool:
+        """Does a matured message stand in front of what is next in the log?"""
+        return not self._extents or message.position < self._extents[0].start
+
+    def _accept(self, batch: Batch, extent: Extent, stop: i64, now: i64, early: list[Batch]) -> None:
         first = batch.first_position
         if first > extent.start:
-            self.lost_count += first - extent.start
-            extent.start = first
-        stop = min(first + batch.count, extent.stop)
-        if stop <= extent.start:
+            self.lost_count += min(first, stop) - extent.start
+            extent.start = min(first, stop)
+        end = min(first + batch.count, stop)
+        if end <= extent.start:
             return
-        piece = batch.part(extent.start - first, stop - first)
-        extent.start = stop
+        piece = batch.part(extent.start - first, end - first)
+        extent.start = end
         if piece.due > now:
             early.append(piece)
         else:
@@ -149,7 +157,7 @@ class ReadyQueue:
     def _load_matured(self, store: TopicStore) -> None:
         """Bring bodies of due messages into memory, at most a block of them."""
         size: i64 = 0
-        while self._matured and size < READ_BLOCK:
+        while self._matured and size < READ_BLOCK and self._is_next(self._matured[0]):
             message = self._matured.popleft()
             self.stored_count -= 1
             if load(message, store):

@@ -118,7 +118,7 @@ class Session(Publisher):
         self.connected_at = now
         self.heard_at = now  # last command
         self.now = now
-        self.last_topic = b""  # the last name that was found valid
+        self.last_topic = b" "  # the last name that was found valid; at first one that no word can be
         self.state: i64 = INIT
         self.identity = Identity(broker.settings.limits)
         self.identity.client_id = self.identity.hostname = address.rpartition(":")[0]
