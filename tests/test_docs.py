@@ -19,6 +19,6 @@ def test_stale_page_is_found(tmp_path, monkeypatch, capsys):
     (tmp_path / "docs/options.md").write_text("# Options\n", encoding="utf-8")
 
     assert 1 == docs.main(["--check"])
-    assert "docs/options.md is stale: run make docs\n" == capsys.readouterr().err
+    assert "docs/options.md is stale: run make docs\n" in capsys.readouterr().err
     assert 0 == docs.main([])
     assert 0 == docs.main(["--check"])

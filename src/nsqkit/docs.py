@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from nsqkit.nsqd.options import NsqdOptions
+from nsqkit.nsqd.web.documentation import http_page
 from nsqkit.options import Option, Options, Words, declared
 
 DOCS = Path("docs")
@@ -32,7 +33,7 @@ def options_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES: Mapping[str, Callable[[], str]] = {"options.md": options_page}
+PAGES: Mapping[str, Callable[[], str]] = {"options.md": options_page, "http.md": http_page}
 """Name of each generated page, and the function that writes it."""
 
 

@@ -1,0 +1,31 @@
+"""What the HTTP API needs of the daemon."""
+
+from typing import Protocol
+
+from nsqkit.log import Level, Log
+from nsqkit.nsqd.core.broker import Broker
+from nsqkit.nsqd.options import NsqdOptions
+
+
+class Daemon(Protocol):
+    """A running nsqd; `Nsqd` is one. Times are ns since the epoch."""
+
+    broker: Broker
+    options: NsqdOptions
+    log: Log
+    data_path: str
+    started_at: int
+    tcp_port: int  # -1 for a unix socket
+    http_port: int  # likewise; 0 without HTTP
+
+    def now(self) -> int:
+        """The time."""
+
+    def turn(self) -> None:
+        """Finish what was changed, including what must be on disk. To be called before the answer goes out."""
+
+    async def publish(self, topic: str, data: bytes, count: int, due: int) -> None:
+        """Publish `count` messages, each behind its size in `data`. PublishFailed or StoreError if they aren't kept."""
+
+    def set_log_level(self, level: Level) -> None:
+        """Change the least severe level that is logged."""

@@ -1,0 +1,105 @@
+"""/ping, /info, /stats and /config."""
+
+import socket
+from typing import Final
+
+from nsqkit.errors import OptionError
+from nsqkit.nsqd import stats
+from nsqkit.nsqd.web.answers import Answer, Style, json_answer
+from nsqkit.nsqd.web.call import Call
+from nsqkit.nsqd.web.daemon import Daemon
+from nsqkit.nsqd.web.errors import BadRequest, Internal, TooLarge
+from nsqkit.nsqd.web.routes import Body, Routes
+from nsqkit.options import config_value, with_live_value
+from nsqkit.options.duration import SECOND
+from nsqkit.options.kinds import STRINGS, Json, parse_json_list
+from nsqkit.version import NSQ_VERSION, VERSION, compiled
+
+LOOKUPDS: Final = "nsqlookupd_tcp_addresses"
+LOG_LEVEL: Final = "log_level"
+
+routes: Final = Routes("Information and configuration")
+
+_OURS: Final = (b"x-nsqkit-version", f"{VERSION} {'compiled' if compiled() else 'pure'}".encode())
+
+
+@routes.add("GET", "HEAD", path="/ping", style=Style.PLAIN)
+def ping(nsqd: Daemon, _: Call) -> str:
+    """Say OK, or 500 and `NOK - <reason>` if the last write to the disk failed."""
+    health = stats.health_text(nsqd.broker)
+    if health != "OK":
+        raise Internal(health)
+    return health
+
+
+@routes.get("/info")
+def info(nsqd: Daemon, _: Call) -> Answer:
+    """Version, addresses and limits. The header `X-Nsqkit-Version` tells our own version and build."""
+    options = nsqd.options
+    document: dict[str, str | int] = {
+        "version": NSQ_VERSION,
+        "broadcast_address": options.broadcast_address,
+        "hostname": socket.gethostname(),
+        "http_port": nsqd.http_port,
+        "tcp_port": nsqd.tcp_port,
+        "start_time": nsqd.started_at // SECOND,
+        "max_heartbeat_interval": int(options.max_heartbeat_interval),
+        "max_output_buffer_size": options.max_output_buffer_size,
+        "max_output_buffer_timeout": int(options.max_output_buffer_timeout),
+        "max_deflate_level": options.max_deflate_level,
+        "topology_zone": options.topology_zone,
+        "topology_region": options.topology_region,
+    }
+    return json_answer(document, [_OURS])
+
+
+@routes.get("/stats", params="[format], [topic], [channel], [include_clients], [include_mem]")
+def show_stats(nsqd: Daemon, call: Call) -> stats.Stats | str:
+    """Everything that is counted, as text or with `format=json` as JSON."""
+    wanted = stats.Filter(
+        topic=call.params.get("topic", ""),
+        channel=call.params.get("channel", ""),
+        clients=call.switch("include_clients"),
+    )
+    pauses = call.state.gc_pauses if call.switch("include_mem") else None
+    now = nsqd.now()
+    document = stats.collect(nsqd.broker, nsqd.started_at, wanted, pauses, now)
+    if call.params.get("format") == "json":
+        return document
+    return stats.as_text(document, nsqd.started_at, now)
+
+
+@routes.get("/config/{option}")
+def get_config(nsqd: Daemon, call: Call) -> Json:
+    """The value of an option, by its key in the config file. Durations are in ns."""
+    return _value(nsqd, call, call.path_param("option"))
+
+
+@routes.put("/config/{option}", body=Body("max_msg_size", "INVALID_VALUE"))
+def put_config(nsqd: Daemon, call: Call) -> Json:
+    """Change an option that can be changed at run time to the value in the body. A restart forgets it."""
+    if not call.body:
+        raise TooLarge("INVALID_VALUE")  # NSQ's choice of status
+    option = call.path_param("option")
+    try:
+        text = call.body.decode()
+        if option == LOG_LEVEL:
+            nsqd.set_log_level(with_live_value(nsqd.options, option, text).log_level)
+        elif option == LOOKUPDS:
+            call.state.lookupd_addresses = list(STRINGS.accept(parse_json_list(text)))
+        else:
+            raise BadRequest("INVALID_OPTION")
+    except (ValueError, RecursionError, OptionError):
+        raise BadRequest("INVALID_VALUE") from None
+    return _value(nsqd, call, option)
+
+
+def _value(nsqd: Daemon, call: Call, option: str) -> Json:
+    if option == LOG_LEVEL:
+        return int(nsqd.log.level)
+    if option == LOOKUPDS:
+        return [*call.state.lookupd_addresses]
+    try:
+        return config_value(nsqd.options, option)
+    except KeyError:
+        raise BadRequest("INVALID_OPTION") from None

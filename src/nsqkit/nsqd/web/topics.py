@@ -1,0 +1,102 @@
+"""Making, emptying, pausing and deleting topics and channels. Each does nothing more when it is repeated.
+
+The two spellings of a bad topic name, INVALID_TOPIC and INVALID_ARG_TOPIC, are NSQ's.
+"""
+
+from typing import Final
+
+from nsqkit.nsqd.core.channel import Channel
+from nsqkit.nsqd.core.topic import Topic
+from nsqkit.nsqd.web.call import Call
+from nsqkit.nsqd.web.daemon import Daemon
+from nsqkit.nsqd.web.errors import NotFound
+from nsqkit.nsqd.web.routes import Routes
+
+routes: Final = Routes("Topics and channels")
+
+
+@routes.post("/topic/create", params="topic")
+def create_topic(nsqd: Daemon, call: Call) -> None:
+    """Make a topic."""
+    nsqd.broker.topic(call.topic())
+    nsqd.turn()
+
+
+@routes.post("/topic/delete", params="topic")
+def delete_topic(nsqd: Daemon, call: Call) -> None:
+    """Delete a topic with its channels and all messages, and hang up on its consumers."""
+    nsqd.broker.delete_topic(_topic(nsqd, call.required("topic")).name)
+    nsqd.turn()
+
+
+@routes.post("/topic/empty", params="topic")
+def empty_topic(nsqd: Daemon, call: Call) -> None:
+    """Drop the messages that wait in a topic. Its channels keep what they have."""
+    _topic(nsqd, call.topic()).empty()
+    nsqd.turn()
+
+
+@routes.post("/topic/pause", params="topic")
+def pause_topic(nsqd: Daemon, call: Call) -> None:
+    """Hold messages back from a topic's channels. Publishing goes on."""
+    _topic(nsqd, call.required("topic")).pause(True, nsqd.now())
+    nsqd.turn()
+
+
+@routes.post("/topic/unpause", params="topic")
+def unpause_topic(nsqd: Daemon, call: Call) -> None:
+    """Give a topic's channels what was held back, and what comes."""
+    _topic(nsqd, call.required("topic")).pause(False, nsqd.now())
+    nsqd.turn()
+
+
+@routes.post("/channel/create", params="topic, channel")
+def create_channel(nsqd: Daemon, call: Call) -> None:
+    """Make a channel of a topic, which must be there."""
+    topic, channel = call.topic_and_channel()
+    _topic(nsqd, topic).channel(channel, nsqd.now())
+    nsqd.turn()
+
+
+@routes.post("/channel/delete", params="topic, channel")
+def delete_channel(nsqd: Daemon, call: Call) -> None:
+    """Delete a channel with its messages, and hang up on its consumers."""
+    channel = _channel(nsqd, call)
+    channel.topic.delete_channel(channel.name)
+    nsqd.turn()
+
+
+@routes.post("/channel/empty", params="topic, channel")
+def empty_channel(nsqd: Daemon, call: Call) -> None:
+    """Drop a channel's messages: ready, in flight and deferred."""
+    _channel(nsqd, call).empty()
+    nsqd.turn()
+
+
+@routes.post("/channel/pause", params="topic, channel")
+def pause_channel(nsqd: Daemon, call: Call) -> None:
+    """Send nothing more to a channel's consumers."""
+    _channel(nsqd, call).pause(True)
+    nsqd.turn()
+
+
+@routes.post("/channel/unpause", params="topic, channel")
+def unpause_channel(nsqd: Daemon, call: Call) -> None:
+    """Send to a channel's consumers again."""
+    _channel(nsqd, call).pause(False)
+    nsqd.turn()
+
+
+def _topic(nsqd: Daemon, name: str) -> Topic:
+    topic = nsqd.broker.topics.get(name)
+    if topic is None:
+        raise NotFound("TOPIC_NOT_FOUND")
+    return topic
+
+
+def _channel(nsqd: Daemon, call: Call) -> Channel:
+    topic, name = call.topic_and_channel()
+    channel = _topic(nsqd, topic).channels.get(name)
+    if channel is None:
+        raise NotFound("CHANNEL_NOT_FOUND")
+    return channel
