@@ -4,15 +4,14 @@ The class is what asyncio calls a protocol, without inheriting from it: it is co
 (compression; TLS comes with a later issue of its own transport) sit here, between the socket and the session.
 
 Back-pressure: while the transport holds more than it should, `session.blocked` keeps messages in their channel. While it
-holds far more, which only replies can cause, nothing is read from that client either.
+holds far more, which only replies can cause, nothing is read from that client either. Nor is it while a chunk is still
+being unpacked: a few bytes may stand for a thousand times as many, so each pass of the loop executes one piece of them.
 """
 
 from __future__ import annotations
 
 import asyncio
 from typing import Final
-
-from mypy_extensions import i64
 
 from nsqkit.nsqd.core.session import Outlet, Session
 from nsqkit.nsqd.turns import Turns
@@ -36,6 +35,8 @@ class Connection(Outlet):
         self._codec: Codec | None = None
         self._held = False  # the session wants nothing more to be read now
         self._choked = False  # the transport holds too much to read on
+        self._packed = b""  # what was read and is not unpacked yet
+        self._going_on = False  # `_go_on` was scheduled
 
     # -- called by the event loop
 
@@ -53,11 +54,12 @@ class Connection(Outlet):
         session = self._session
         if session is None or session.closed:
             return
-        now = self._turns.clock.now()
         if self._codec is None:
-            session.receive(data, now)
+            session.receive(data, self._turns.clock.now())
+        elif self._packed:
+            self._packed += data
         else:
-            self._decode(session, data, now)
+            self._unpack(session, self._codec, data)
         self._turns.schedule()
 
     def eof_received(self) -> bool:
@@ -122,6 +124,7 @@ class Connection(Outlet):
         if transport is None or session is None:
             return
         self._session = None
+        self._packed = b""
         session.gone()
         if transport.can_write_eof() and not self._turns.broker.exiting:
             transport.write_eof()
@@ -143,22 +146,35 @@ class Connection(Outlet):
             return
         if self._held or self._choked:
             transport.pause_reading()
+        elif self._packed:
+            transport.pause_reading()
+            if not self._going_on:
+                self._going_on = True
+                asyncio.get_running_loop().call_soon(self._go_on)
         else:
             transport.resume_reading()
 
-    def _decode(self, session: Session, data: bytes, now: i64) -> None:
-        codec = self._codec
-        assert codec is not None
-        rest = data
+    def _unpack(self, session: Session, codec: Codec, data: bytes) -> None:
+        """Execute one piece of `data`. The rest has its turn in the next pass of the loop."""
         try:
-            while True:
-                piece, rest = codec.decode(rest)
-                if piece:
-                    session.receive(piece, now)
-                if not rest or session.closed:
-                    return
+            piece, self._packed = codec.decode(data)
         except CodecError:
             session.abort()
+            return
+        if piece:
+            session.receive(piece, self._turns.clock.now())
+        if self._packed:
+            self._read_or_not()
+
+    def _go_on(self) -> None:
+        self._going_on = False
+        session = self._session
+        packed, self._packed = self._packed, b""
+        if session is None or session.closed or self._codec is None:
+            return
+        self._unpack(session, self._codec, packed)
+        self._turns.schedule()
+        self._read_or_not()
 
 
 def _address(peer: object) -> str:

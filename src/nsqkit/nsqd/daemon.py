@@ -204,6 +204,7 @@ class Nsqd:
 
     def _save_metadata(self) -> None:
         self.broker.metadata_dirty = False
+        self._keeper.bury()
         topics = [
             metadata.TopicState(
                 topic.name,

@@ -7,7 +7,8 @@ checkpoint  of topics that changed, each --checkpoint-interval
 
 import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Final, Protocol
 
@@ -79,6 +80,17 @@ class Housekeeping:
 
     # -- the journal
 
+    def bury(self) -> None:
+        """Return when the journal knows which topics were deleted, if any: to be called before the metadata is saved.
+
+        Otherwise a new topic of the same name might be there after a power cut, and get what the old one had.
+        """
+        if any(batch.count == 0 for _, batch in self._broker.unsynced):
+            group = self._broker.take_unsynced()
+            error = self._commits.submit(self._write_journal, group).result()
+            self._complain(error)
+            self._broker.synced(group, error)
+
     def _commit(self) -> None:
         group = self._broker.take_unsynced()
         self._committing = self._loop.run_in_executor(self._commits, self._write_journal, group)
@@ -104,43 +116,51 @@ class Housekeeping:
         if self._sync_timer is not None:
             self._sync_timer.cancel()
             self._sync_timer = None
-        complete = self._storage.journal.files() if self.synchronous else []
-        if self.synchronous:
-            self._commits.submit(self._storage.journal.rotate)
+        # Behind every commit so far, in front of every later one. Everything in the files that are complete then was
+        # written to the logs before, so the jobs cover it, but for logs whose last sync failed.
+        complete = self._commits.submit(self._storage.journal.rotate) if self.synchronous else None
+        failures = self._storage.sync_failures
         jobs = self._storage.sync_jobs()
         self._syncing = self._loop.run_in_executor(self._background, _run_all, jobs)
-        self._syncing.add_done_callback(lambda _: self._synced(jobs, complete))
+        self._syncing.add_done_callback(lambda _: self._synced(jobs, failures, complete))
 
-    def _synced(self, jobs: Sequence[Job], complete: list[str]) -> None:
+    def _synced(self, jobs: Sequence[Job], failures: int, complete: Future[list[str]] | None) -> None:
         self._syncing = None
         self._finish(jobs)
-        if not any(job.error for job in jobs):
-            self._commits.submit(self._storage.journal.remove, complete[:-1])
+        if complete is not None and self._storage.sync_failures == failures:
+            self._commits.submit(self._remove_journal, complete)
         if not self._stopping:
             self._storage.look()
             self.after_turn()
+
+    def _remove_journal(self, complete: Future[list[str]]) -> None:
+        with suppress(OSError):  # they do no harm, and the next sync tries again
+            self._storage.journal.remove(complete.result())
 
     # -- checkpoints
 
     def _checkpoint(self) -> None:
         self._checkpoint_timer = None
         began = self._loop.time()
-        self._write_down(leave_old=True)
+        topics = self._write_down(leave_old=True)
         took = self._loop.time() - began
         jobs = self._storage.take_jobs()
         self._checkpointing = self._loop.run_in_executor(self._background, _run_all, jobs)
-        self._checkpointing.add_done_callback(lambda _: self._checkpointed(jobs, took))
+        self._checkpointing.add_done_callback(lambda _: self._checkpointed(jobs, topics, took))
 
-    def _checkpointed(self, jobs: Sequence[Job], took: float) -> None:
+    def _checkpointed(self, jobs: Sequence[Job], topics: Sequence[Topic], took: float) -> None:
         self._checkpointing = None
         self._finish(jobs)
+        if any(job.error for job in jobs):
+            for topic in topics:
+                topic.note_change()  # try again, even if nothing happens to the topic
         rest = took * SHARE - self._checkpoint_interval
         if rest > 0 and not self._stopping:
             self._checkpoint_timer = self._loop.call_later(rest, self._checkpoint)
         elif not self._stopping:
             self.after_turn()
 
-    def _write_down(self, *, leave_old: bool) -> None:
+    def _write_down(self, *, leave_old: bool) -> list[Topic]:
         dirty = self._broker.dirty
         self._broker.dirty = []
         for topic in dirty:
@@ -150,6 +170,7 @@ class Housekeeping:
             if leave_old:
                 self._carry(topic)
             topic.store.checkpoint(record(topic, topic.store))
+        return dirty
 
     def _carry(self, topic: Topic) -> None:
         assert topic.store is not None
@@ -195,28 +216,38 @@ class Housekeeping:
 
     def close_logs(self) -> None:
         """Write down everything and close the logs: the last thing before the daemon's end."""
-        error = ""
-        for topic in self._broker.topics.values():
-            store = topic.store
-            if store is None:
-                continue
-            try:
-                if self._memory_mode:
-                    save_memory(topic, store)
-                store.checkpoint(record(topic, store))
-            except StoreError as failure:
-                error = str(failure)
-        jobs = self._storage.take_jobs()
-        for job in jobs:
-            job.run()
-            error = error or job.error
-        for topic in self._broker.topics.values():
-            if topic.store is not None:
-                topic.store.close()
-        if error:
+        errors: list[str] = []
+        logs = [(topic, topic.store) for topic in self._broker.topics.values() if topic.store is not None]
+        if self._memory_mode:
+            for topic, store in logs:
+                errors.append(_attempt(partial(save_memory, topic, store)))
+        for (
+            synced
+        ) in self._storage.sync_jobs():  # first, so that the checkpoints name it and the next start is quick
+            synced.run()
+            synced.finish()
+            errors.append(synced.error)
+        for topic, store in logs:
+            store.checkpoint(record(topic, store))
+        for written in self._storage.take_jobs():
+            written.run()
+            written.finish()
+            errors.append(written.error)
+        for _, store in logs:
+            errors.append(_attempt(store.close))
+        for error in sorted(set(errors) - {""}):
             self._log.error(f"STORAGE: {error}")
-        elif self.synchronous:
+        if self.synchronous and not any(errors):
             self._storage.journal.remove(self._storage.journal.rotate())
+
+
+def _attempt(act: Callable[[], object]) -> str:
+    """Do it; returns the error, if any."""
+    try:
+        act()
+    except StoreError as error:
+        return str(error)
+    return ""
 
 
 def _run_all(jobs: Sequence[Job]) -> None:

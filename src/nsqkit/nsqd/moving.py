@@ -1,7 +1,8 @@
-"""Moving in: what an NSQ 1.3 left in the data path becomes part of the topic logs. Nothing of it is lost or overwritten.
+"""Moving in: what an NSQ 1.3 left in the data path becomes part of the topic logs. Nothing is lost or overwritten.
 
-nsqd.dat is NSQ's own file and is read as it is. Queues (`<topic>[:<channel>].diskqueue.*`) are appended to the topic's log,
-owed by who had them; then the old files go to `imported/`. A crash on the way imports again: second deliveries, no loss.
+nsqd.dat is NSQ's own file and is read as it is. Queues (`<topic>[:<channel>].diskqueue.*`) are appended to the topic's
+log, owed by who had them; then the old files go to `imported/`. A crash on the way imports again: second deliveries, no
+loss.
 """
 
 import os
@@ -13,6 +14,7 @@ from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.core.ledger import record
 from nsqkit.nsqd.core.queue import ReadyQueue
 from nsqkit.nsqd.core.store import StoreError
+from nsqkit.nsqd.core.topic import Topic
 from nsqkit.nsqd.datapath import IMPORTED
 from nsqkit.nsqd.storage.diskqueue import Queue, QueueReader, StoredMessage, find_queues, queue_files
 from nsqkit.nsqd.storage.files import FileStorage
@@ -24,27 +26,39 @@ BLOCK: Final = 1 << 20  # bytes imported between two writes
 def import_queues(data_path: str, broker: Broker, storage: FileStorage, log: Log, now: int) -> int:
     """Take over every queue that NSQ left; returns how many messages came along. StoreError, OSError."""
     total = 0
-    for queue in find_queues(data_path):
-        count, problems = _import_queue(data_path, queue, broker, now)
+    queues = find_queues(data_path)
+    for queue in queues:
+        if queue.channel is not None:
+            broker.topic(queue.topic).channel(queue.channel, now)  # it gets what waits in the topic, too
+    for queue in queues:
+        topic = broker.topic(queue.topic)
+        _checkpoint(topic, storage)  # without one, a start after a crash would give copies to every channel
+        count, problems = _import_queue(data_path, queue, broker, storage, now)
         for problem in problems:
             log.warning(f"IMPORT: {problem}")
-        topic = broker.topics[queue.topic]
-        if topic.store is not None:
-            topic.store.checkpoint(record(topic, topic.store))
-        for job in storage.sync_jobs():
-            job.run()
-            job.finish()
-            if job.error:
-                raise StoreError(job.error)
-        for written in storage.take_jobs():
-            written.run()
+        _checkpoint(topic, storage)
         _set_aside(data_path, queue)
-        log.info(f"IMPORT: {count} messages of {queue.name} taken over from NSQ; its files are in {IMPORTED}/")
+        log.info(
+            f"IMPORT: {count} messages of {queue.name} taken over from NSQ; its files are in {IMPORTED}/"
+        )
         total += count
     return total
 
 
-def _import_queue(data_path: str, queue: Queue, broker: Broker, now: int) -> tuple[int, list[str]]:
+def _checkpoint(topic: Topic, storage: FileStorage) -> None:
+    """Write down what the topic owes, and return when it is as safe as the copies it names. StoreError."""
+    if topic.store is not None:
+        topic.store.checkpoint(record(topic, topic.store))
+    for job in storage.take_jobs():
+        job.run()
+        job.finish()
+        if job.error:
+            raise StoreError(job.error)
+
+
+def _import_queue(
+    data_path: str, queue: Queue, broker: Broker, storage: FileStorage, now: int
+) -> tuple[int, list[str]]:
     topic = broker.topic(queue.topic)
     ready = topic.waiting
     channel = None
@@ -64,12 +78,14 @@ def _import_queue(data_path: str, queue: Queue, broker: Broker, now: int) -> tup
             count += 1
             size += len(message.body)
             if size >= BLOCK:
+                storage.guard(size)
                 store.write()
-                _owe(ready, pending)
+                _owe(ready, pending, tried=channel is not None)
                 size = 0
                 pending = []
+        storage.guard(size)
         store.write()
-        _owe(ready, pending)
+        _owe(ready, pending, tried=channel is not None)
         problems = list(reader.problems)
     if channel is not None:
         channel.entered_count += count
@@ -93,9 +109,10 @@ def _batch(message: StoredMessage, broker: Broker, now: int) -> Batch:
     return batch
 
 
-def _owe(ready: ReadyQueue, pending: list[tuple[Batch, int]]) -> None:
+def _owe(ready: ReadyQueue, pending: list[tuple[Batch, int]], *, tried: bool) -> None:
+    """Let a queue have what was written. What waits in a topic was never tried, whatever its records say."""
     for batch, attempts in pending:
-        if attempts:
+        if attempts and tried:
             message = Message(b"", batch.timestamp, attempts, b"", batch.first_position)
             message.loaded = False
             ready.put_matured(message)
@@ -107,4 +124,9 @@ def _set_aside(data_path: str, queue: Queue) -> None:
     target = os.path.join(data_path, IMPORTED)
     os.makedirs(target, mode=0o700, exist_ok=True)
     for name in queue_files(data_path, queue.name):
-        os.replace(os.path.join(data_path, name), os.path.join(target, name))
+        path = os.path.join(target, name)
+        number = 1
+        while os.path.exists(path):  # from a time before: somebody moved back and forth
+            number += 1
+            path = os.path.join(target, f"{name}.{number}")
+        os.rename(os.path.join(data_path, name), path)

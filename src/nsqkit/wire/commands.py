@@ -17,7 +17,7 @@ from mypy_extensions import i32, i64
 from nsqkit.wire.errors import BadBody, BadMessage, LineTooLong
 
 MAX_LINE: Final = 16384  # bytes of a line without its end; a longer one closes the connection
-_SCAN_EAGERLY: Final = 65536  # bytes of an incomplete batch up to which each chunk is looked at as it comes
+_CUT_OFF: Final = 65536  # bytes of an incomplete batch that are put aside, not joined with every chunk
 
 
 class CommandReader:
@@ -30,8 +30,10 @@ class CommandReader:
         self._held: i64 = 0  # bytes in _parts
         self._need: i64 = 0  # bytes from _at on without which nothing can go on
         self._batch_at: i64 = 0  # how far an incomplete batch was checked, from _at on
-        self._batch_index: i64 = 0
-        self.batch_count: i64 = 0  # messages in the batch that `batch` returned
+        self._batch_left: i64 = 0  # messages of it that are not checked yet
+        self._batch_size: i64 = 0  # bytes of it that were put aside
+        self._batch_parts: list[bytes] = []  # these bytes
+        self.batch_count: i64 = 0  # messages in the batch that `batch` is reading or returned
 
     def feed(self, chunk: bytes) -> bool:
         """Add a chunk. False if it can't complete what is being waited for."""
@@ -66,17 +68,22 @@ class CommandReader:
         self._at = 0
         self._parts = []
         self._need = 0
+        self._batch_left = 0
+        self._batch_parts = []
 
     def finish_id(self) -> bytes | None:
         """The id if the next command is a complete `FIN <16 bytes>` line: by far the most frequent command."""
         data = self._data
         at = self._at
-        if at + 21 > len(data) or data[at] != 70 or data[at + 20] != 10 or data[at + 19] == 13:
+        if at + 21 > len(data) or data[at] != 70 or data[at + 20] != 10:
             return None
         if data[at + 1] != 73 or data[at + 2] != 78 or data[at + 3] != 32:
             return None
+        message_id = data[at + 4 : at + 20]
+        if not message_id.isalnum():
+            return None  # an end of line or a space in it: this is something else
         self._at = at + 21
-        return data[at + 4 : at + 20]
+        return message_id
 
     def line(self) -> bytes | None:
         """The next command line without its end. LineTooLong if there can't be one."""
@@ -116,65 +123,81 @@ class CommandReader:
         The counts inside the body delimit it; the size in front is only checked to be in range, as in NSQ.
         BadBody and BadMessage are raised as soon as the bytes that break a rule are there.
         """
+        if self._batch_left == 0 and not self._begin_batch(max_body):
+            return None
         data = self._data
         start = self._at
         end: i64 = len(data)
-        if end - start < 4:
+        at: i64 = start + self._batch_at
+        left = self._batch_left
+        need: i64 = 4
+        while left > 0 and at + 4 <= end:
+            length: i64 = i64(read_i32_be(data, at))
+            if length <= 0:
+                raise BadMessage(f"MPUB invalid message({self.batch_count - left}) body size {length}")
+            if length > max_message:
+                raise BadMessage(f"MPUB message too big {length} > {max_message}")
+            size = 4 + self._batch_size + at - start + 4 + length
+            if size > max_body:
+                raise BadBody(f"MPUB body too big {size} > {max_body}")
+            if at + 4 + length > end:
+                need = 4 + length
+                break
+            at += 4 + length
+            left -= 1
+        messages = b""
+        if left == 0 or at - start > _CUT_OFF:
+            messages = data[start:at]
+            self._at = at
+            self._batch_size += at - start
+            start = at
+            if left > 0 or self._batch_parts:
+                self._batch_parts.append(messages)
+        self._batch_at = at - start
+        self._batch_left = left
+        if left > 0:
+            self._need = at - start + need
             return None
-        size: i64 = i64(read_i32_be(data, start))
+        if self._batch_parts:
+            messages = b"".join(self._batch_parts)
+            self._batch_parts = []
+        self._need = 0
+        return messages
+
+    def _begin_batch(self, max_body: i64) -> bool:
+        """Read size and count. False: they are not there yet."""
+        if not self.has(4):
+            return False
+        size: i64 = i64(self.peek_size())
         if size <= 0:
             raise BadBody(f"MPUB invalid body size {size}")
         if size > max_body:
             raise BadBody(f"MPUB body too big {size} > {max_body}")
-        if end - start < 8:
-            return None
-        count: i64 = i64(read_i32_be(data, start + 4))
+        if not self.has(8):
+            return False
+        count: i64 = i64(read_i32_be(self._data, self._at + 4))
         if count <= 0 or count > (max_body - 4) // 5:
             raise BadBody(f"MPUB invalid message count {count}")
-        at: i64 = start + 8
-        index: i64 = 0
-        if self._batch_at:
-            at = start + self._batch_at
-            index = self._batch_index
-        while index < count and at + 4 <= end:
-            length: i64 = i64(read_i32_be(data, at))
-            if length <= 0:
-                raise BadMessage(f"MPUB invalid message({index}) body size {length}")
-            if length > max_message:
-                raise BadMessage(f"MPUB message too big {length} > {max_message}")
-            if at + 4 + length > end:
-                break
-            at += 4 + length
-            index += 1
-        if index < count:
-            self._batch_at = at - start
-            self._batch_index = index
-            whole = size + 4
-            self._need = whole if end - start > _SCAN_EAGERLY and whole > end - start else 0
-            return None
+        self._at += 8
         self._batch_at = 0
-        self._need = 0
-        self._at = at
-        self.batch_count = count
-        return data[start + 8 : at]
+        self._batch_size = 0
+        self._batch_left = self.batch_count = count
+        return True
 
     def batch_fault(self) -> str:
         """What an MPUB body that ends too early lacks, as NSQ words it: for the error at end of input."""
-        left = self.pending()
-        if left < 4:
-            return "E_BAD_BODY MPUB failed to read body size"
-        if left < 8:
-            return "E_BAD_BODY MPUB failed to read message count"
-        at = self._batch_at if self._batch_at else 8
-        if left < at + 4:
-            return f"E_BAD_MESSAGE MPUB failed to read message({self._batch_index}) body size"
-        return "E_BAD_MESSAGE MPUB failed to read message body"
+        bytes_left = self.pending()
+        if self._batch_left > 0:
+            if bytes_left < self._batch_at + 4:
+                return f"E_BAD_MESSAGE MPUB failed to read message({self.batch_count - self._batch_left}) body size"
+            return "E_BAD_MESSAGE MPUB failed to read message body"
+        return f"E_BAD_BODY MPUB failed to read {'body size' if bytes_left < 4 else 'message count'}"
 
 
 def parse_number(digits: bytes) -> i64:
     """A non-negative decimal number as NSQ reads it: ASCII digits only, the empty string is 0.
 
-    -1 if it is not a number. NSQ wraps at 2^64; here everything of 19 digits or more is the largest value.
+    -1 if it is not a number. NSQ wraps at 2^64; here everything above 9 * 10^18 or so is the largest value.
     """
     value: i64 = 0
     length: i64 = len(digits)

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from mypy_extensions import i64
 
 from nsqkit.names import is_ephemeral
-from nsqkit.nsqd.core.batch import FAILED, KEPT
+from nsqkit.nsqd.core.batch import FAILED, KEPT, Batch
 from nsqkit.nsqd.core.deadlines import Deadlines
 from nsqkit.nsqd.core.guid import IdSource
 from nsqkit.nsqd.core.ledger import restore
+from nsqkit.nsqd.core.settings import Durability
 from nsqkit.nsqd.core.topic import Topic
 
 if TYPE_CHECKING:
-    from nsqkit.nsqd.core.batch import Batch
     from nsqkit.nsqd.core.channel import Channel
     from nsqkit.nsqd.core.session import Session
     from nsqkit.nsqd.core.settings import Settings
@@ -72,6 +72,8 @@ class Broker:
         """Drop a topic with its channels, messages and files."""
         topic = self.topics.pop(name)
         topic.delete()
+        if topic.store is not None and self.settings.durability == i64(Durability.FSYNC):
+            self.await_sync(topic, Batch(b"", 0, 0, 0, None))  # what was published before must not come back
         self.metadata_changed(topic.ephemeral)
 
     def metadata_changed(self, ephemeral: bool) -> None:  # noqa: FBT001 - the one fact that matters
@@ -116,7 +118,7 @@ class Broker:
         return bool(self.published or self.touched or self.outgoing)
 
     def await_sync(self, topic: Topic, batch: Batch) -> None:
-        """A batch was written and is to be answered when it is synced."""
+        """A batch was written and is to be answered when it is synced. One of 0 messages: the topic was deleted."""
         self.unsynced.append((topic.name, batch))
 
     def take_unsynced(self) -> list[tuple[str, Batch]]:

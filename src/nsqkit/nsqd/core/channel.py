@@ -5,7 +5,7 @@
               |____________ deferred <______________|  REQ > 0, DPUB
 
 Invariant: every message that entered is exactly one of finished, ready, in flight, deferred, emptied, sampled out,
-dropped (ephemeral only) or lost (a damaged log, reported). `check` asserts it.
+merged (a second copy), dropped (ephemeral only) or lost (a damaged log, reported). `check` asserts it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from mypy_extensions import i64
 from nsqkit.names import is_ephemeral
 from nsqkit.nsqd.core.deadlines import Alarm
 from nsqkit.nsqd.core.queue import ReadyQueue
+from nsqkit.nsqd.core.store import StoreError
+from nsqkit.nsqd.core.subscriber import OUTPUT_LIMIT
 from nsqkit.wire.errors import FinishFailed, RequeueFailed, SubscribeFailed, TouchFailed
 from nsqkit.wire.message import NOWHERE, write_message
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from nsqkit.wire.message import Message
 
 CHUNK: Final = 32  # messages that one consumer is sent before it is the next one's turn
+RETRY: Final = 1_000_000_000  # ns until a log that could not be read is tried again
 
 _NOT_IN_FLIGHT: Final = "ID not in flight"
 _NOT_OWNER: Final = "client does not own message"
@@ -47,6 +50,7 @@ class Channel(Alarm):
         self.paused = False
         self.deleted = False
         self.touched = False  # stands in the broker's list of channels to dispatch
+        self._read_error = ""  # why the log could not be read when it was last tried
         keeps = topic.store is not None and not self.ephemeral
         self.queue = ReadyQueue(topic.broker.settings.mem_queue_size, topic.store, keeps=keeps)
         self.subscribers: list[Subscriber] = []
@@ -61,6 +65,7 @@ class Channel(Alarm):
         self.finished_count: i64 = 0
         self.emptied_count: i64 = 0
         self.sampled_count: i64 = 0  # taken from the queue and not sent, as a sample rate wants it
+        self.merged_count: i64 = 0  # second copies, after a crash, of messages that are in flight
         self.requeue_count: i64 = 0
         self.timeout_count: i64 = 0
 
@@ -143,26 +148,32 @@ class Channel(Alarm):
                 subscriber.listed = False
                 room = subscriber.room()
                 if room > 0:
-                    self._serve(subscriber, room if room < CHUNK else CHUNK, now)
+                    readable = self._serve(subscriber, room if room < CHUNK else CHUNK, now)
                     if subscriber.room() > 0:
                         subscriber.listed = True
                         willing.append(subscriber)
+                    if not readable:
+                        break
         queue.trim()
 
-    def _serve(self, subscriber: Subscriber, room: i64, now: i64) -> None:
+    def _serve(self, subscriber: Subscriber, room: i64, now: i64) -> bool:
+        """Send up to `room` messages. False: the log can't be read now."""
         queue = self.queue
         session = subscriber.session
         out = session.out
         in_flight = subscriber.in_flight
         deadline: i64 = now + subscriber.msg_timeout
+        flying: i64 = len(in_flight)
         sent: i64 = 0
-        while sent < room:
+        readable = True
+        while sent < room and len(out) < OUTPUT_LIMIT:
             message = queue.take()
             if message is None:
                 if queue.stored_count == 0:
                     break
-                for batch in queue.refill(now):
-                    self.defer_batch(batch)
+                readable = self._refill(now)
+                if not readable:
+                    break
                 continue
             if subscriber.sample_rate and self._sampled_out(subscriber.sample_rate):
                 continue
@@ -173,17 +184,38 @@ class Channel(Alarm):
             write_message(out, message)
             sent += 1
         if sent:
-            self.in_flight_count += sent
+            flying_now: i64 = len(in_flight)
+            self.in_flight_count += flying_now - flying
+            self.merged_count += sent - (flying_now - flying)
             subscriber.message_count += sent
             session.has_output()
             self.topic.note_change()
             if subscriber.rings_at == 0:
                 self.broker.deadlines.set(subscriber, deadline)
+        return readable
+
+    def _refill(self, now: i64) -> bool:
+        """Bring more into memory. False: the log can't be read now; everything stays there, to be tried again."""
+        broker = self.broker
+        try:
+            early = self.queue.refill(now)
+        except StoreError as error:
+            self._read_error = broker.health = str(error)
+            broker.deadlines.set(self, now + RETRY)
+            return False
+        if self._read_error:
+            if broker.health == self._read_error:
+                broker.health = ""
+            self._read_error = ""
+        for batch in early:
+            self.defer_batch(batch)
+        return True
 
     def _sampled_out(self, rate: i64) -> bool:
         if self.broker.settings.random.randrange(100) <= rate:
             return False
         self.sampled_count += 1
+        self.topic.note_change()
         return True
 
     # -- what consumers say
@@ -259,6 +291,9 @@ class Channel(Alarm):
             return
         self.subscribers.remove(subscriber)
         subscriber.ready_count = 0
+        if subscriber.listed:
+            subscriber.listed = False
+            self.willing.remove(subscriber)  # while nothing is published nobody else would take it out
         if subscriber.in_flight and not self.deleted:
             if self.broker.settings.requeue_on_disconnect:
                 for message in subscriber.in_flight.values():
@@ -322,7 +357,8 @@ class Channel(Alarm):
         queue = self.queue
         assert self.in_flight_count == len(self.flying())
         held = queue.depth() + self.in_flight_count + len(self.deferred)
-        gone = self.finished_count + self.emptied_count + self.sampled_count + queue.lost_count + queue.dropped_count
+        gone = self.finished_count + self.emptied_count + self.sampled_count + self.merged_count
+        gone += queue.lost_count + queue.dropped_count
         assert self.entered_count == held + gone, f"{self.entered_count} in, {held} held, {gone} gone"
 
 

@@ -12,7 +12,7 @@ from mypy_extensions import i64
 
 from nsqkit.nsqd.core.batch import Batch, batch_of
 from nsqkit.nsqd.core.queue import READ_BLOCK, ReadyQueue, load
-from nsqkit.nsqd.core.store import ChannelRecord, Extent, Leftover, TopicRecord
+from nsqkit.nsqd.core.store import ChannelRecord, Extent, Leftover, StoreError, TopicRecord
 from nsqkit.wire.message import NOWHERE, Message
 
 if TYPE_CHECKING:
@@ -113,7 +113,12 @@ def _restore_channel(channel: Channel, owed: ChannelRecord, store: TopicStore, n
     for extent in _clipped(owed.deferred, store):
         at = extent.start
         while at < extent.stop:
-            batches = store.read(at, extent.stop, READ_BLOCK)
+            try:
+                batches = store.read(at, extent.stop, READ_BLOCK)
+            except StoreError as error:
+                channel.broker.health = str(error)
+                channel.put_extent(at, extent.stop)  # once it can be read, it is found not to be due
+                break
             for batch in batches:
                 _take_back(channel, _within(batch, extent), now)
             at = batches[-1].first_position + batches[-1].count if batches else extent.stop
@@ -125,15 +130,27 @@ def _position(leftover: Leftover) -> int:
 
 
 def _restore_tail(topic: Topic, store: TopicStore, start: i64, now: i64) -> i64:
-    """Give the next block behind the checkpoint to all channels; returns where to go on."""
-    batches = store.read(start, store.end(), READ_BLOCK)
+    """Give the next block behind the checkpoint to all channels; returns where to go on.
+
+    Copies are owed by those whom a checkpoint names. Without a checkpoint nobody knows who that is: everybody.
+    """
+    try:
+        batches = store.read(start, store.end(), READ_BLOCK)
+    except StoreError as error:
+        topic.broker.health = str(error)
+        if topic.paused or not topic.channels:
+            topic.waiting.put_extent(start, store.end())
+        else:
+            for channel in topic.channels.values():
+                channel.put_extent(start, store.end())
+        return store.end()
     if not batches:
         return store.end()
     tail = Extent(start, store.end())
     for batch in batches:
         piece = _within(batch, tail)
         topic.last_id = max(topic.last_id, batch.first_id + batch.count - 1)
-        if batch.carried:
+        if batch.carried and store.recovered() is not None:
             continue
         if topic.paused or not topic.channels:
             topic.waiting.put_extent(piece.first_position, piece.first_position + piece.count)
@@ -166,28 +183,31 @@ def _clipped(extents: list[Extent], store: TopicStore) -> list[Extent]:
 
 def save_memory(topic: Topic, store: TopicStore) -> None:
     """Append what is only in memory to the log, in order of delivery: the exit of a broker in memory mode."""
-    for item in topic.waiting.in_memory():
-        _save(item, store)
+    _save_queue(topic.waiting, store)
     for channel in topic.channels.values():
         if channel.ephemeral:
             continue
-        for item in channel.queue.in_memory():
-            _save(item, store)
+        _save_queue(channel.queue, store)
         for message in channel.flying():
-            _save(message, store)
+            if message.position == NOWHERE:
+                _carry(message, 0, store)
         for due, _, message in channel.deferred:
             if message.position == NOWHERE:
                 _carry(message, due, store)
     store.write()
 
 
-def _save(item: Batch | Message, store: TopicStore) -> None:
-    if isinstance(item, Message):
-        if item.position == NOWHERE:
-            _carry(item, 0, store)
-    elif item.first_position == NOWHERE:
-        item.carried = True
-        store.append(item)
+def _save_queue(queue: ReadyQueue, store: TopicStore) -> None:
+    items = queue.in_memory()
+    for item in items:
+        if isinstance(item, Message):
+            if item.position == NOWHERE:
+                _carry(item, 0, store)
+        elif item.first_position == NOWHERE:
+            item.carried = True
+            store.append(item)
+    # What is left of the batch in use is a batch of its own, and it is that one which got positions.
+    queue.replace_memory(items)
 
 
 def _carry(message: Message, due: i64, store: TopicStore) -> None:
@@ -217,26 +237,27 @@ def carry_forward(topic: Topic, store: TopicStore) -> bool:
         stuck.extend([m for m in singles if m.position != NOWHERE and m.position < oldest.stop])
     if not stuck or len(stuck) * SPARSE > oldest.stop - oldest.start:
         return False
-    moved: dict[int, i64] = {}
-    copies: list[tuple[int, Batch]] = []
+    copies = _copies(stuck, store)
+    for copy in copies.values():
+        store.append(copy)
+    store.write()
     for message in stuck:
-        at = int(message.position)
-        if at in moved:
+        moved = copies.get(int(message.position))
+        if moved is not None:
+            message.position = moved.first_position
+    return True
+
+
+def _copies(messages: list[Message], store: TopicStore) -> dict[int, Batch]:
+    """What the log has at the messages' positions, ready to be appended to it again."""
+    copies: dict[int, Batch] = {}
+    for message in messages:
+        if int(message.position) in copies:
             continue
-        moved[at] = NOWHERE
         for batch in store.read(message.position, message.position + 1, 1):
             if batch.first_position <= message.position:
-                copy = batch.copy(message.position - batch.first_position)
-                store.append(copy)
-                copies.append((at, copy))
-    store.write()
-    for at, copy in copies:
-        moved[at] = copy.first_position
-    for message in stuck:
-        target: i64 = moved[int(message.position)]
-        if target != NOWHERE:
-            message.position = target
-    return True
+                copies[int(message.position)] = batch.copy(message.position - batch.first_position)
+    return copies
 
 
 def _first_untried(queue: ReadyQueue) -> i64:

@@ -14,10 +14,11 @@ from typing import Final
 from mypy_extensions import i64
 
 from nsqkit.nsqd.core.batch import Batch
-from nsqkit.nsqd.core.store import Extent, TopicStore
+from nsqkit.nsqd.core.store import Extent, StoreError, TopicStore
 from nsqkit.wire.message import NOWHERE, Message
 
 READ_BLOCK: Final = 262_144  # bytes read from the log at a time
+_AHEAD: Final = 64  # requeued messages that never keep the log from being read, whatever the limit
 
 
 class ReadyQueue:
@@ -31,6 +32,7 @@ class ReadyQueue:
         self.stored_count: i64 = 0  # messages in extents and matured
         self.lost_count: i64 = 0  # messages that the log could not give back: damage
         self.dropped_count: i64 = 0  # messages beyond the limit of a queue that does not keep them
+        self._returned_count: i64 = 0  # messages at the end of memory, put back while others wait in the log
         self._head: Batch | None = None  # the batch being used up
         self._index: i64 = 0
         self._offset: i64 = 0
@@ -78,6 +80,8 @@ class ReadyQueue:
         """Add a requeued message behind what is in memory."""
         self._items.append(message)
         self.memory_count += 1
+        if self.stored_count > 0:
+            self._returned_count += 1
 
     def put_matured(self, message: Message) -> None:
         """Add a deferred message that is due and has its body in the log."""
@@ -85,7 +89,13 @@ class ReadyQueue:
         self.stored_count += 1
 
     def take(self) -> Message | None:
-        """The next message in memory; None: `refill` and try again."""
+        """The next message in memory; None: `refill` and try again.
+
+        When only requeued messages are left, what the log holds is read before they come again: a message that
+        nobody can process must not keep the others waiting.
+        """
+        if self.stored_count > 0 and self.memory_count <= self._returned_count < self.limit + _AHEAD:
+            return None
         head = self._head
         if head is None:
             if not self._items:
@@ -109,30 +119,45 @@ class ReadyQueue:
         return message
 
     def refill(self, now: i64) -> list[Batch]:
-        """Read the next block from the log; to be called when `take` has nothing. Returns batches not yet due."""
+        """Read the next block from the log; to be called when `take` has nothing. Returns batches not yet due.
+
+        StoreError if the log can't be read now: nothing is changed, so it may be called again later.
+        """
         early: list[Batch] = []
         store = self.store
         if store is None or self.stored_count == 0:
             return early
-        while self.memory_count == 0 and (self._matured or self._extents):
-            if self._matured and self._is_next(self._matured[0]):
-                self._load_matured(store)
-                continue
-            extent = self._extents[0]
-            start = extent.start
-            stop = extent.stop
-            if self._matured:
-                stop = min(stop, max(self._matured[0].position, start + 1))
-            batches = store.read(start, stop, READ_BLOCK)
-            for batch in batches:
-                self._accept(batch, extent, stop, now, early)
-            if not batches:
-                self.lost_count += stop - start
-                extent.start = stop
-            self.stored_count -= extent.start - start
-            if extent.start >= extent.stop:
-                self._extents.popleft()
+        before = self.memory_count
+        while self.memory_count == before and (self._matured or self._extents):
+            try:
+                self._read_next(store, now, early)
+            except StoreError:
+                if not early and self.memory_count == before:
+                    self._returned_count = 0  # what is in memory need not wait for the disk
+                    raise
+                break  # what was read comes first; the next call meets the error again
+        self._returned_count = 0
         return early
+
+    def _read_next(self, store: TopicStore, now: i64, early: list[Batch]) -> None:
+        """Read one block, matured messages or a part of the first extent. On a StoreError everything stays in place."""
+        if self._matured and self._is_next(self._matured[0]):
+            self._load_matured(store)
+            return
+        extent = self._extents[0]
+        start = extent.start
+        stop = extent.stop
+        if self._matured:
+            stop = min(stop, max(self._matured[0].position, start + 1))
+        batches = store.read(start, stop, READ_BLOCK)
+        for batch in batches:
+            self._accept(batch, extent, stop, now, early)
+        if not batches:
+            self.lost_count += stop - start
+            extent.start = stop
+        self.stored_count -= extent.start - start
+        if extent.start >= extent.stop:
+            self._extents.popleft()
 
     def _is_next(self, message: Message) -> bool:
         """Does a matured message stand in front of what is next in the log?"""
@@ -158,9 +183,11 @@ class ReadyQueue:
         """Bring bodies of due messages into memory, at most a block of them."""
         size: i64 = 0
         while self._matured and size < READ_BLOCK and self._is_next(self._matured[0]):
-            message = self._matured.popleft()
+            message = self._matured[0]
+            found = load(message, store)
+            self._matured.popleft()
             self.stored_count -= 1
-            if load(message, store):
+            if found:
                 self.put_back(message)
                 size += len(message.body)
             else:
@@ -196,6 +223,7 @@ class ReadyQueue:
         self._matured.clear()
         self.memory_count = 0
         self.stored_count = 0
+        self._returned_count = 0
         return count
 
     def in_memory(self) -> list[Batch | Message]:
@@ -222,7 +250,7 @@ class ReadyQueue:
 
 
 def load(message: Message, store: TopicStore) -> bool:
-    """Read a message of which only the position is in memory. False: it can't be read any more."""
+    """Read a message of which only the position is in memory. False: the log has lost it. StoreError: try again."""
     batches = store.read(message.position, message.position + 1, 1)
     if not batches or batches[0].first_position > message.position:
         return False

@@ -83,6 +83,10 @@ class Heartbeat(Alarm):
         self._tick = now + interval
         self._blocked_at: i64 = 0
 
+    def drained(self) -> None:
+        """The client does read, however slowly."""
+        self._blocked_at = 0
+
     def ring(self, now: i64) -> i64:
         """Send a heartbeat when it is time; hang up on who is silent for two intervals or does not read for one."""
         session = self._session
@@ -131,6 +135,7 @@ class Session(Publisher):
         self._listed = False  # stands in the broker's list of sessions to flush
         self._gone = False
         self._held = False
+        self._upgrading: Identity | None = None  # agreed on, but replies in the clear are not out yet
         self._greeted = False
         self._identified = False
         self._reader = CommandReader()
@@ -246,6 +251,8 @@ class Session(Publisher):
     def resume(self) -> None:
         """The transport drained."""
         self.blocked = False
+        if self.heartbeat is not None:
+            self.heartbeat.drained()
         if self.subscriber is not None:
             self.subscriber.wake()
 
@@ -263,14 +270,17 @@ class Session(Publisher):
 
     def _reply(self, frame: bytes) -> None:
         if self._replies:
-            self._replies.append(Receipt(frame, None, "", "", 0))
+            self._hold_back(Receipt(frame, None, "", "", 0))
         else:
             self.out.write(frame)
             self.has_output()
 
     def await_batch(self, batch: Batch, command: str, topic: str, count: i64) -> None:
         """Answer a publish when its batch is settled."""
-        self._replies.append(Receipt(OK_FRAME, batch, command, topic, count))
+        self._hold_back(Receipt(OK_FRAME, batch, command, topic, count))
+
+    def _hold_back(self, receipt: Receipt) -> None:
+        self._replies.append(receipt)
         if len(self._replies) > MAX_REPLIES and not self._held:
             self._held = True
             self.outlet.hold(True)
@@ -294,6 +304,8 @@ class Session(Publisher):
             if receipt.count > 0:
                 self.pub_counts[receipt.topic] = self.pub_counts.get(receipt.topic, 0) + int(receipt.count)
         self.has_output()
+        if self._upgrading is not None and not replies and not self.closed:
+            self._upgrade(self._upgrading)
         if self._held and len(replies) <= MAX_REPLIES // 2:
             self._held = False
             self.outlet.hold(False)
@@ -308,10 +320,17 @@ class Session(Publisher):
             self._identified = True
             self._start_heartbeat()
         if identity.snappy or identity.deflate:
-            self.flush()
             self._reader.discard()
-            self.outlet.upgrade(identity)
-            self._reply(OK_FRAME)
+            if self._replies:
+                self._upgrading = identity
+            else:
+                self._upgrade(identity)
+
+    def _upgrade(self, identity: Identity) -> None:
+        self._upgrading = None
+        self.flush()
+        self.outlet.upgrade(identity)
+        self._reply(OK_FRAME)
 
     def subscribe(self, subscriber: Subscriber) -> None:
         """SUB succeeded."""

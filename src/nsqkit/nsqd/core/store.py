@@ -82,8 +82,9 @@ class TopicStore:
     def read(self, start: i64, stop: i64, limit_bytes: i64) -> list[Batch]:
         """Whole batches with messages of [start, stop), in order, at least one and about `limit_bytes` of them.
 
-        Fewer than asked for means: ask again from the end of the last. An empty list means that nothing of
-        the range can be read any more. A gap before a batch was damaged, and has been reported.
+        Fewer than asked for means: ask again from the end of the last. An empty list means that the log has
+        nothing of the range any more. A gap before a batch was damaged, and has been reported. StoreError: the
+        disk can't be read now; what the range holds is not lost, and the caller has to ask again later.
         """
         raise NotImplementedError
 

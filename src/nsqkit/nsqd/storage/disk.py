@@ -59,17 +59,21 @@ class Disk:
         finally:
             os.close(file)
 
-    def replace(self, path: str, content: bytes) -> None:
-        """Give a small file new content, atomically."""
+    def replace(self, path: str, content: bytes, *, sync: bool = False) -> None:
+        """Give a small file new content, atomically. With `sync` it will survive a power cut."""
         temporary = path + ".tmp"
         file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             written = 0
             while written < len(content):
                 written += os.write(file, content[written:])
+            if sync:
+                self.sync(file)
         finally:
             os.close(file)
         os.replace(temporary, path)
+        if sync:
+            self.sync_directory(os.path.dirname(path))
 
     def load(self, path: str) -> bytes | None:
         """The whole of a small file, None if there is none."""
@@ -121,6 +125,8 @@ def write_all(disk: Disk, file: int, pieces: list[bytes], offset: i64) -> None:
             left += len(piece)
         while left > 0:
             count: i64 = disk.write(file, rest, int(at))
+            if count <= 0:
+                raise OSError(0, "nothing was written")
             at += count
             left -= count
             if left > 0:

@@ -13,6 +13,7 @@ from nsqkit.nsqd.storage.disk import Disk
 from nsqkit.nsqd.storage.jobs import CheckpointJob, SyncJob
 from nsqkit.nsqd.storage.journal import Journal
 from nsqkit.nsqd.storage.log import TopicLog
+from nsqkit.nsqd.storage.reader import CHECK_BLOCK
 
 _GUARD_STEP: Final = 4_194_304  # bytes written between two looks at the free space
 
@@ -39,6 +40,7 @@ class FileStorage(Storage):
         self.torn_count: i64 = 0  # logs whose end was cut off when they were opened
         self.damaged_count: i64 = 0  # damaged places found in logs
         self.unsynced_batches: i64 = 0
+        self.sync_failures: i64 = 0  # syncs of logs that have to be done again
         self.journal = Journal(disk, f"{data_path}/journal")
         self._data_path = data_path
         self._place = place
@@ -46,6 +48,7 @@ class FileStorage(Storage):
         self._min_free_bytes = min_free_bytes
         self._until_look: i64 = 0
         self._low = False
+        self._replaying = False
         self._unsynced: dict[TopicLog, None] = {}
 
     def open(self, topic: str) -> TopicLog:
@@ -61,7 +64,7 @@ class FileStorage(Storage):
 
     def guard(self, size: i64) -> None:
         """Refuse to write `size` bytes when too little would stay free. StoreError."""
-        if self._min_free_bytes <= 0:
+        if self._min_free_bytes <= 0 or self._replaying:
             return
         self._until_look -= size
         if self._until_look < 0 or self._low:
@@ -72,10 +75,16 @@ class FileStorage(Storage):
     def look(self) -> None:
         """Look at the free space; to be called now and then, as others write to the disk too."""
         self._until_look = _GUARD_STEP
-        low = self._min_free_bytes > 0 and i64(self.disk.free_bytes(self._data_path)) < self._min_free_bytes
+        if self._min_free_bytes <= 0:
+            return
+        try:
+            low = i64(self.disk.free_bytes(self._data_path)) < self._min_free_bytes
+        except OSError:
+            return  # whoever writes will see what is wrong
         if low != self._low:
             self._low = low
-            self._report("the disk is full up to the reserve: publishes are refused" if low else "the disk has room again")
+            full = "the disk is full up to the reserve: publishes are refused"
+            self._report(full if low else "the disk has room again")
 
     def wrote(self, log: TopicLog, batches: int) -> None:
         """A log has something to sync."""
@@ -91,7 +100,17 @@ class FileStorage(Storage):
         logs = list(self._unsynced)
         self._unsynced = {}
         self.unsynced_batches = 0
-        return [job for log in logs if (job := log.sync_job()) is not None]
+        jobs: list[SyncJob] = []
+        for log in logs:
+            try:
+                job = log.sync_job()
+            except OSError:  # no descriptor is free: the next time
+                self.sync_failures += 1
+                self.wrote(log, 1)
+                continue
+            if job is not None:
+                jobs.append(job)
+        return jobs
 
     def take_jobs(self) -> list[CheckpointJob]:
         """The checkpoints to be written, in order."""
@@ -104,27 +123,99 @@ class FileStorage(Storage):
 
         Topics that are not `known` any more were deleted. Raises StoreError, and then keeps the journal.
         """
-        self.journal.start()
-        logs: dict[str, TopicLog] = {}
+        self._replaying = True  # what was confirmed may use the reserve
+        try:
+            return self._replay(known)
+        except OSError as error:
+            raise StoreError(f"the journal can't be read: {error.strerror}") from error
+        finally:
+            self._replaying = False
+
+    def _replay(self, known: Callable[[str], bool]) -> int:
+        journal = self.journal
+        journal.start()
+        paths = journal.files()
+        buried: dict[str, tuple[str, int]] = {}  # where the journal tells of a topic's last deletion
+        for path in paths:
+            for index, (topic, batch) in enumerate(journal.replay(path)):
+                if batch.count == 0:
+                    buried[topic] = (path, index)
+        refills: dict[str, Refill] = {}
         count = 0
-        for path in self.journal.files():
-            for topic, batch in self.journal.replay(path):
-                if not known(topic):
+        for path in paths:
+            for index, (topic, batch) in enumerate(journal.replay(path)):
+                if batch.count == 0 or not known(topic) or (path, index) < buried.get(topic, ("", 0)):
                     continue
-                log = logs.get(topic)
-                if log is None:
-                    log = logs[topic] = self.open(topic)
-                count += _refill(log, batch)
-        for log in logs.values():
-            log.close()
-        self.journal.remove(self.journal.files())
+                refill = refills.get(topic)
+                if refill is None:
+                    refill = refills[topic] = Refill(self.open(topic), batch.first_position)
+                count += refill.put(batch)
+        for refill in refills.values():
+            count += refill.finish()
+        for path in paths:
+            self._put_away(path)
         return count
 
+    def _put_away(self, path: str) -> None:
+        """Remove a file of the journal that the logs do without; keep it if there is damage in it."""
+        damaged = self.journal.damage(path)
+        if damaged:
+            self.damaged_count += 1
+            self._report(f"{path}: passed over {damaged} damaged or incomplete bytes; kept as {path}.damaged")
+            self.disk.rename(path, f"{path}.damaged")
+        else:
+            self.disk.remove(path)
 
-def _refill(log: TopicLog, batch: Batch) -> int:
-    if batch.first_position < log.end():
+
+class Refill:
+    """What the journal brings back to one log, in order, beginning with position `first`.
+
+    A power cut takes the end of a log, but may also take something in front of what it leaves. The end is
+    written again, under its old positions. What is missing further in front goes to the end, under new ones.
+    """
+
+    def __init__(self, log: TopicLog, first: i64) -> None:
+        self._log = log
+        self._start = log.start()
+        self._reach = log.written()
+        self._there = _positions(log, first, self._reach)
+        self._misplaced: list[Batch] = []
+
+    def put(self, batch: Batch) -> int:
+        """Write a batch if the log lacks it; returns how many messages came back."""
+        position = batch.first_position
+        if position >= self._log.written():
+            self._log.go_to(position)
+            self._write(batch)
+            return int(batch.count)
+        if self._start <= position < self._reach and int(position) not in self._there:
+            self._misplaced.append(batch)
         return 0
-    log.skip_to(batch.first_position)
-    log.append(batch)
-    log.write()
-    return int(batch.count)
+
+    def finish(self) -> int:
+        """Write the rest, sync and close the log; returns how many messages came back. StoreError."""
+        log = self._log
+        checkpoint = log.recovered()
+        if checkpoint is not None:
+            log.go_to(max(log.end(), checkpoint.end))
+        count = 0
+        for batch in self._misplaced:
+            self._write(batch)
+            count += int(batch.count)
+        log.close()
+        return count
+
+    def _write(self, batch: Batch) -> None:
+        self._log.append(batch)
+        self._log.write()
+
+
+def _positions(log: TopicLog, start: i64, stop: i64) -> set[int]:
+    """Where the batches begin that the log has in [start, stop)."""
+    found: set[int] = set()
+    while start < stop:
+        batches = log.read(start, stop, CHECK_BLOCK)
+        for batch in batches:
+            found.add(int(batch.first_position))
+        start = batches[-1].first_position + batches[-1].count if batches else stop
+    return found

@@ -1,24 +1,28 @@
 """The journal of `--durability=fsync`: one file for all topics in front of their logs, so one sync covers them all.
 
-    | name length i32 | topic name | batch as in a segment (segment.py) |        a batch of 0 messages: the topic was deleted
+    | name length i32 | crc32c of the name | topic name | batch as in a segment (segment.py) |
 
-Whatever is published is written to its topic's log as well, without waiting. Once the logs were synced, the files that
-were complete before that are removed. At a start the journal fills in what a power cut took from the logs' ends.
+A batch of 0 messages says that the topic was deleted: what stands in front of it belongs to no topic any more.
+Whatever is published is written to its topic's log as well, without waiting. Once the logs were synced, the files
+that were complete before that are removed. At a start the journal fills in what a power cut took from the logs.
 """
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
+from google_crc32c import value
 from librt.strings import read_i32_be
 from mypy_extensions import i64
 
 from nsqkit.nsqd.core.batch import Batch
 from nsqkit.nsqd.core.store import StoreError
 from nsqkit.nsqd.storage.disk import Disk, write_all
-from nsqkit.nsqd.storage.segment import BATCH_HEADER, decode, encode_header, whole_length
+from nsqkit.nsqd.storage.segment import BATCH_HEADER, BATCH_MAGIC, decode, encode_header, whole_length
 
 SUFFIX: Final = ".journal"
+_FRONT: Final = 8  # name length and checksum
 _MAX_NAME: Final = 64
 
 
@@ -31,11 +35,17 @@ class Journal:
         self._file = -1
         self._size: i64 = 0
         self._number = 0
-        self._current = ""
+        self._placed = False  # the directory itself survives a power cut
+        self._buried: list[tuple[str, Batch]] = []  # deletions that could not be written
 
     def files(self) -> list[str]:
         """The journal's files, oldest first."""
-        return [f"{self._directory}/{n}" for n in self._disk.names(self._directory) if n.endswith(SUFFIX)]
+        names = [
+            n
+            for n in self._disk.names(self._directory)
+            if n.endswith(SUFFIX) and n[: -len(SUFFIX)].isdecimal()
+        ]
+        return [f"{self._directory}/{name}" for name in names]
 
     def start(self) -> None:
         """Go on behind the files that are there."""
@@ -46,9 +56,9 @@ class Journal:
     def write(self, group: list[tuple[str, Batch]]) -> None:
         """Write and sync a group of publishes; to be run in a thread. StoreError: none of them is safe."""
         pieces: list[bytes] = []
+        group = self._buried + group
         for topic, batch in group:
-            name = topic.encode()
-            pieces.append(len(name).to_bytes(4, "big") + name + encode_header(batch))
+            pieces.append(_encode_front(topic) + encode_header(batch))
             pieces.append(batch.data)
         try:
             if self._file < 0:
@@ -57,16 +67,20 @@ class Journal:
             self._disk.sync(self._file)
         except OSError as error:
             self.rotate()  # after a failed sync the system may have dropped what it was to write
+            self._buried = [entry for entry in group if entry[1].count == 0]
             raise StoreError(f"journal: {error.strerror}") from error
+        self._buried = []
         for piece in pieces:
             self._size += len(piece)
 
     def _begin(self) -> None:
         self._number += 1
-        self._current = f"{self._directory}/{self._number:010d}{SUFFIX}"
-        self._file = self._disk.create(self._current)
+        self._file = self._disk.create(f"{self._directory}/{self._number:010d}{SUFFIX}")
         self._size = 0
         self._disk.sync_directory(self._directory)
+        if not self._placed:
+            self._disk.sync_directory(os.path.dirname(self._directory))
+            self._placed = True
 
     def rotate(self) -> list[str]:
         """Begin a new file with the next write; returns the files that are complete now."""
@@ -81,22 +95,62 @@ class Journal:
             self._disk.remove(path)
 
     def replay(self, path: str) -> list[tuple[str, Batch]]:
-        """The whole entries of a file, up to its torn end."""
+        """The whole entries of a file, in order. What is damaged is passed over, and so is a torn end."""
+        return self._read(path)[0]
+
+    def damage(self, path: str) -> int:
+        """How many bytes of a file are no part of an entry: a torn end, or damage."""
+        return self._read(path)[1]
+
+    def _read(self, path: str) -> tuple[list[tuple[str, Batch]], int]:
         raw = self._disk.load(path) or b""
         entries: list[tuple[str, Batch]] = []
+        damaged = 0
         at: i64 = 0
-        size: i64 = len(raw)
-        while at + 4 <= size:
-            length: i64 = i64(read_i32_be(raw, at))
-            begin: i64 = at + 4 + length
-            if length <= 0 or length > _MAX_NAME or begin + BATCH_HEADER > size:
-                break
-            whole = whole_length(raw, begin)
-            if whole < 0 or begin + whole > size:
-                break
-            batch = decode(raw, begin)
-            if batch is None:
-                break
-            entries.append((raw[at + 4 : begin].decode("ascii", "replace"), batch))
-            at = begin + whole
-        return entries
+        while True:
+            begin = _next_entry(raw, at)
+            if begin < 0:
+                return entries, damaged + len(raw[at:].strip(b"\x00"))
+            damaged += int(begin - at)
+            name_length = i64(read_i32_be(raw, begin))
+            front = begin + _FRONT + name_length
+            batch = decode(raw, front)
+            assert batch is not None
+            entries.append((raw[begin + _FRONT : front].decode("ascii"), batch))
+            at = front + whole_length(raw, front)
+
+
+def _encode_front(topic: str) -> bytes:
+    """What stands in front of the batch."""
+    name = topic.encode()
+    checksum: int = value(name)
+    return len(name).to_bytes(4, "big") + checksum.to_bytes(4, "big") + name
+
+
+def _next_entry(raw: bytes, at: i64) -> i64:
+    """Where, from `at` on, a whole entry begins; -1 if there is none."""
+    if _is_entry(raw, at):
+        return at
+    mark: i64 = raw.find(BATCH_MAGIC, int(at))
+    while mark >= 0:
+        for name_length in range(1, _MAX_NAME + 1):
+            begin = mark - _FRONT - name_length
+            if begin > at and _is_entry(raw, begin):
+                return begin
+        mark = raw.find(BATCH_MAGIC, int(mark) + 1)
+    return -1
+
+
+def _is_entry(raw: bytes, at: i64) -> bool:
+    size: i64 = len(raw)
+    if at + _FRONT > size:
+        return False
+    name_length = i64(read_i32_be(raw, at))
+    front = at + _FRONT + name_length
+    if name_length <= 0 or name_length > _MAX_NAME or front + BATCH_HEADER > size:
+        return False
+    checksum: int = value(raw[at + _FRONT : front])
+    if checksum.to_bytes(4, "big") != raw[at + 4 : at + _FRONT]:
+        return False
+    length = whole_length(raw, front)
+    return 0 < length <= size - front and decode(raw, front) is not None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from librt.strings import read_i32_be, read_i64_be
 from mypy_extensions import i64
 
 from nsqkit.nsqd.core.batch import Batch
@@ -16,16 +15,14 @@ from nsqkit.nsqd.core.store import Extent, StoreError, TopicRecord, TopicStore
 from nsqkit.nsqd.storage import checkpoint as checkpoints
 from nsqkit.nsqd.storage.disk import write_all
 from nsqkit.nsqd.storage.jobs import CheckpointJob, SyncJob
+from nsqkit.nsqd.storage.reader import CHECK_BLOCK, LogReader
 from nsqkit.nsqd.storage.segment import (
     BATCH_HEADER,
-    BATCH_MAGIC,
     FILE_HEADER,
     Segment,
-    decode,
     encode_header,
     file_header,
     header_position,
-    whole_length,
 )
 from nsqkit.wire.message import NOWHERE
 
@@ -34,9 +31,8 @@ if TYPE_CHECKING:
 
 SUFFIX: Final = ".log"
 CHECKPOINT: Final = "checkpoint"
+DIGITS: Final = 20  # of a segment's name
 
-_BLOCK: Final = 65536  # least number of bytes to read at a time
-_CHECK_BLOCK: Final = 1 << 20  # bytes to check at a time when a log is opened
 _FOREVER: Final = (1 << 62) - 1
 
 
@@ -48,21 +44,22 @@ class TopicLog(TopicStore):
         self._disk = home.disk
         self._directory = directory
         self._segments: list[Segment] = []
+        self._reader = LogReader(home, self._segments)
         self._file = -1  # the last segment, when it is open
-        self._reader = -1  # another segment, when one is open for reading
-        self._reader_path = ""
         self._next: i64 = 0
-        self._must_roll = False  # the next write begins a new segment
+        self._must_roll = False  # the next write begins a new segment, or first cuts off a half-written end
         self._pending: list[Batch] = []
+        self._closed = False
         self._sealed: list[int] = []  # files of complete segments that were not synced yet
+        self._doomed: list[str] = []  # segments that nobody needs, and that could not be removed
         self._directory_dirty = False  # a segment was made, and the directory not synced
+        self._again = False  # the last sync failed
+        self._copied = False  # there are carried batches that no checkpoint on the disk names
         self._synced = checkpoints.Synced(-1, 0, 0)
         self._record: TopicRecord | None = None
         self._checkpoint_job: CheckpointJob | None = None  # the last one
-        self._hint_position: i64 = NOWHERE  # where the last read ended, and in the file
-        self._hint_offset: i64 = 0
-        self._damage_seen: set[tuple[int, int]] = set()
         self._open()
+        self._reader.opening = False
 
     # -- opening
 
@@ -73,7 +70,9 @@ class TopicLog(TopicStore):
         if raw is not None:
             found = checkpoints.decode(raw)
             if found is None:
-                self._home.report(f"{self._directory}: the checkpoint is damaged; every channel gets its log again")
+                self._home.report(
+                    f"{self._directory}: the checkpoint is damaged; every channel gets its log again"
+                )
             else:
                 self._record, self._synced = found
                 self._next = self._record.end
@@ -84,23 +83,43 @@ class TopicLog(TopicStore):
             self._segments[index - 1].stop = self._segments[index].first_position
         if self._segments:
             self._check_end(self._segments[-1])
+            self._note_unsynced()
+        self._reader.close()
 
     def _open_segment(self, name: str) -> None:
+        """Take in a file. The position is in its name too, so a damaged header costs nothing if batches follow."""
         path = f"{self._directory}/{name}"
+        digits = name.removesuffix(SUFFIX)
+        position: i64 = int(digits) if len(digits) == DIGITS and digits.isdecimal() else -1
         file = self._disk.open(path)
         try:
-            position = header_position(self._disk.read(file, FILE_HEADER, 0))
-            size = self._disk.size(file)
+            segment = Segment(path, position, self._disk.size(file))
+            whole = position >= 0 and header_position(self._disk.read(file, FILE_HEADER, 0)) == position
+            if whole or (position >= 0 and self._reader.next_whole(segment, file, FILE_HEADER) >= 0):
+                self._segments.append(segment)
+            if not whole:
+                self._mend(segment, file, name)
         finally:
             self._disk.close(file)
-        if position >= 0 and name == f"{position:020d}{SUFFIX}":
-            self._segments.append(Segment(path, position, size))
-        elif size <= FILE_HEADER:
-            self._disk.remove(path)  # a segment that was being made when the process died
-        else:
-            self._disk.rename(path, path + ".damaged")
-            self._home.report(f"{path}: not a segment of a log (its header is damaged); set aside as {name}.damaged")
-            self._home.damaged_count += 1
+
+    def _mend(self, segment: Segment, file: int, name: str) -> None:
+        """Do something about a file without a header of ours."""
+        path = segment.path
+        try:
+            if self._segments and self._segments[-1] is segment:
+                self._home.damaged_count += 1
+                self._home.report(f"{path}: the header was damaged, and is made anew")
+                write_all(self._disk, file, [file_header(segment.first_position)], 0)
+            elif segment.size <= FILE_HEADER:
+                self._disk.remove(path)  # it was being made when the process died
+            else:
+                self._home.damaged_count += 1
+                self._home.report(
+                    f"{path}: no segment of a log, or all of it is damaged; set aside as {name}.damaged"
+                )
+                self._disk.rename(path, path + ".damaged")
+        except OSError as error:
+            self._home.report(f"{path}: can't be changed: {error.strerror}")
 
     def _check_end(self, segment: Segment) -> None:
         """Find the last whole batch, and cut off what is behind it."""
@@ -113,23 +132,49 @@ class TopicLog(TopicStore):
         size = segment.size
         while offset < segment.size:
             found: list[Batch] = []
-            offset = self._scan(segment, offset, 0, _FOREVER, _CHECK_BLOCK, found)
+            offset = self._reader.scan(segment, offset, 0, _FOREVER, CHECK_BLOCK, found)
             if found:
-                position = found[-1].first_position + found[-1].count
+                position = max(position, found[-1].first_position + found[-1].count)
         if segment.size < size:
-            torn = size - segment.size
-            self._home.report(f"{segment.path}: cut off {torn} bytes of an incomplete batch at offset {segment.size}")
-            self._home.torn_count += 1
-            with_file = self._disk.open(segment.path)
-            try:
-                self._disk.truncate(with_file, int(segment.size))
-            finally:
-                self._disk.close(with_file)
+            self._cut_off(segment, size)
         segment.stop = position
         if self._next > position:
             self._must_roll = True  # a power cut took what the checkpoint knows of: positions never repeat
         else:
             self._next = position
+
+    def _cut_off(self, segment: Segment, size: i64) -> None:
+        """Cut off what is behind the last whole batch. A copy stays, if there is anything in it."""
+        self._home.torn_count += 1
+        file = self._disk.open(segment.path)
+        try:
+            torn = self._disk.read(file, int(size - segment.size), int(segment.size))
+            aside = ""
+            if torn.strip(b"\x00"):
+                aside = f", kept in {segment.path}.torn-{segment.size}"
+                self._disk.replace(f"{segment.path}.torn-{segment.size}", torn)
+            self._disk.truncate(file, int(segment.size))
+            line = (
+                f"cut off {size - segment.size} bytes of an incomplete batch at offset {segment.size}{aside}"
+            )
+        except OSError as error:
+            self._must_roll = True
+            line = f"incomplete batch at offset {segment.size}, which can't be cut off: {error.strerror}"
+        finally:
+            self._disk.close(file)
+        self._home.report(f"{segment.path}: {line}")
+
+    def _note_unsynced(self) -> None:
+        """What a process wrote that was killed may still be only in the system's memory."""
+        last = self._segments[-1]
+        synced = self._synced
+        if synced.segment == last.first_position and synced.offset == last.size:
+            return
+        for segment in self._segments[:-1]:
+            if segment.first_position >= synced.segment:
+                self._sealed.append(self._disk.open(segment.path))
+        self._directory_dirty = True
+        self._home.wrote(self, 1)
 
     # -- appending
 
@@ -150,14 +195,19 @@ class TopicLog(TopicStore):
         self._pending = []
         pieces: list[bytes] = []
         total: i64 = 0
+        copies = True
         for batch in batches:
             pieces.append(encode_header(batch))
             pieces.append(batch.data)
             total += BATCH_HEADER + len(batch.data)
+            copies = copies and batch.carried
         try:
-            self._home.guard(total)
+            if not copies:
+                self._home.guard(
+                    total
+                )  # copies may use the reserve: they let segments go, or are a broker's last will
             segment = self._writable(total)
-            self._write_at(segment, pieces, total)
+            self._write_at(segment, pieces)
         except OSError as error:
             for batch in batches:
                 batch.first_position = NOWHERE
@@ -170,6 +220,7 @@ class TopicLog(TopicStore):
         for batch in batches:
             segment.remember(batch.first_position, offset)
             offset += BATCH_HEADER + len(batch.data)
+            self._copied = self._copied or batch.carried
         segment.size = offset
         last = batches[-1]
         self._next = last.first_position + last.count
@@ -178,13 +229,18 @@ class TopicLog(TopicStore):
 
     def _writable(self, total: i64) -> Segment:
         """The segment that the next `total` bytes go to, open."""
-        if self._segments and not self._must_roll:
-            segment = self._segments[-1]
-            if segment.size == FILE_HEADER or segment.size + total <= self._home.max_bytes_per_file:
-                if self._file < 0:
-                    self._file = self._disk.open(segment.path)
-                return segment
-        return self._roll()
+        if not self._segments:
+            return self._roll()
+        segment = self._segments[-1]
+        if self._file < 0:
+            self._use(self._disk.open(segment.path))
+        empty = segment.first_position == self._next  # another one would have the same name
+        if not empty and (self._must_roll or segment.size + total > self._home.max_bytes_per_file):
+            return self._roll()
+        if self._must_roll:
+            self._disk.truncate(self._file, int(segment.size))
+            self._must_roll = False
+        return segment
 
     def _roll(self) -> Segment:
         path = f"{self._directory}/{self._next:020d}{SUFFIX}"
@@ -197,150 +253,31 @@ class TopicLog(TopicStore):
             raise
         if self._file >= 0:
             self._sealed.append(self._file)
-        self._file = file
+        self._use(file)
         self._directory_dirty = True
         self._must_roll = False
         segment = Segment(path, self._next, FILE_HEADER)
         self._segments.append(segment)
         return segment
 
-    def _write_at(self, segment: Segment, pieces: list[bytes], total: i64) -> None:
+    def _use(self, file: int) -> None:
+        self._file = self._reader.active = file
+
+    def _write_at(self, segment: Segment, pieces: list[bytes]) -> None:
         try:
             write_all(self._disk, self._file, pieces, segment.size)
         except OSError:
             try:
                 self._disk.truncate(self._file, int(segment.size))
             except OSError:
-                self._must_roll = True  # the half-written end stays behind, and is skipped as damage
+                self._must_roll = True  # the half-written end stays behind
             raise
 
-    # -- reading
+    # -- what is known
 
     def read(self, start: i64, stop: i64, limit_bytes: i64) -> list[Batch]:
         """Whole batches with messages of [start, stop); see the interface."""
-        found: list[Batch] = []
-        segments = self._segments
-        index = self._segment_at(start)
-        while index < len(segments) and not found:
-            segment = segments[index]
-            if segment.first_position >= stop:
-                break
-            offset = segment.offset_before(start)
-            if self._hint_position == start and segment.first_position <= start < segment.stop:
-                offset = self._hint_offset
-            try:
-                offset = self._scan(segment, offset, start, stop, limit_bytes, found)
-            except OSError as error:
-                self._home.report(f"{segment.path}: can't be read: {error.strerror}")
-                break
-            if found:
-                self._hint_position = found[-1].first_position + found[-1].count
-                self._hint_offset = offset
-            index += 1
-        return found
-
-    def _segment_at(self, position: i64) -> int:
-        low = 0
-        high = len(self._segments)
-        while low < high:
-            middle = (low + high) // 2
-            if self._segments[middle].first_position <= position:
-                low = middle + 1
-            else:
-                high = middle
-        return max(low - 1, 0)
-
-    def _scan(self, segment: Segment, offset: i64, start: i64, stop: i64, limit: i64, found: list[Batch]) -> i64:
-        """Collect batches with messages of [start, stop) from `offset` on; returns the offset behind the last."""
-        file = self._file_of(segment)
-        want: i64 = limit if _BLOCK < limit < _CHECK_BLOCK else (_BLOCK if limit <= _BLOCK else _CHECK_BLOCK)
-        block = b""
-        begin = offset  # of the block, in the file
-        taken: i64 = 0
-        while offset + BATCH_HEADER <= segment.size and taken < limit:
-            if offset + BATCH_HEADER > begin + len(block):
-                block = self._disk.read(file, int(min(want, segment.size - offset)), int(offset))
-                begin = offset
-                if len(block) < BATCH_HEADER:
-                    break
-            length = whole_length(block, offset - begin)
-            if length < 0 or offset + length > segment.size:
-                offset = self._skip_damage(segment, file, offset)
-                continue
-            if offset + length > begin + len(block):
-                block = self._disk.read(file, int(max(length, min(want, segment.size - offset))), int(offset))
-                begin = offset
-            at = offset - begin
-            position = read_i64_be(block, at + 20)
-            behind = position + i64(read_i32_be(block, at + 12))
-            if position >= stop:
-                break
-            if behind > start:
-                batch = decode(block, at)
-                if batch is None:
-                    offset = self._skip_damage(segment, file, offset)
-                    continue
-                found.append(batch)
-                taken += length
-            segment.remember(position, offset)
-            offset += length
-            if behind >= stop:
-                break
-        if offset + BATCH_HEADER > segment.size > offset:
-            segment.size = offset  # too short for a header: a torn end
-        return offset
-
-    def _file_of(self, segment: Segment) -> int:
-        if self._file >= 0 and segment is self._segments[-1]:
-            return self._file
-        if self._reader_path != segment.path:
-            self._close_reader()
-            self._reader = self._disk.open(segment.path)
-            self._reader_path = segment.path
-        return self._reader
-
-    def _close_reader(self) -> None:
-        if self._reader >= 0:
-            self._disk.close(self._reader)
-        self._reader = -1
-        self._reader_path = ""
-
-    def _skip_damage(self, segment: Segment, file: int, offset: i64) -> i64:
-        """The next whole batch behind damage at `offset`; the segment ends at `offset` if there is none."""
-        behind = self._next_whole(segment, file, offset + 1)
-        if behind < 0:
-            if segment is self._segments[-1] and self._file < 0:
-                segment.size = offset  # being opened: a torn end, to be cut off
-                return offset
-            behind = segment.size
-        seen = (int(segment.first_position), int(offset))
-        if seen not in self._damage_seen:
-            self._damage_seen.add(seen)
-            self._home.damaged_count += 1
-            aside = f"{segment.path}.damaged-{offset}"
-            self._disk.replace(aside, self._disk.read(file, int(behind - offset), int(offset)))
-            self._home.report(f"{segment.path}: skipped {behind - offset} damaged bytes at offset {offset}, kept in {aside}")
-        return behind
-
-    def _next_whole(self, segment: Segment, file: int, offset: i64) -> i64:
-        while offset + BATCH_HEADER <= segment.size:
-            block = self._disk.read(file, _CHECK_BLOCK, int(offset))
-            at: i64 = block.find(BATCH_MAGIC)
-            if at < 0:
-                offset += max(len(block) - 3, 1)
-                continue
-            offset += at
-            raw = self._disk.read(file, BATCH_HEADER, int(offset))
-            if len(raw) == BATCH_HEADER:
-                length = whole_length(raw, 0)
-                if 0 < length <= segment.size - offset:
-                    batch = decode(self._disk.read(file, int(length), int(offset)), 0)
-                    if batch is not None and batch.first_position >= segment.first_position:
-                        return offset
-            offset += 1
-        return -1
-
-    # -- what is known
+        return self._reader.read(start, stop, limit_bytes)
 
     def end(self) -> i64:
         """The position that the next message will get."""
@@ -350,9 +287,13 @@ class TopicLog(TopicStore):
         """The first position that the log may still have."""
         return self._segments[0].first_position if self._segments else self._next
 
-    def skip_to(self, position: i64) -> None:
-        """Go on at `position`, when what is between is gone for good."""
-        if position > self._next:
+    def written(self) -> i64:
+        """Behind the last position that the files hold; less than `end` if a power cut took what a checkpoint names."""
+        return self._segments[-1].stop if self._segments else 0
+
+    def go_to(self, position: i64) -> None:
+        """Let the next message get `position`, which the files do not reach: the journal brings back what they lost."""
+        if position != self._next:
             self._next = position
             self._must_roll = True
 
@@ -376,18 +317,35 @@ class TopicLog(TopicStore):
     # -- checkpoints and syncs
 
     def checkpoint(self, record: TopicRecord) -> None:
-        """Note a job that replaces the checkpoint and then removes the segments that it no longer needs."""
+        """Note a job that replaces the checkpoint and then removes the segments that it no longer needs.
+
+        Copies, and the checkpoint that names them, must be safe before their originals go.
+        """
+        sync: SyncJob | None = None
+        safe = self._copied or (len(self._segments) > 1 and self._segments[0].stop <= record.needed_from)
+        try:
+            if safe:
+                sync = self.sync_job()
+        except OSError:
+            safe = False  # no descriptor is free: nothing is removed this time
         doomed: list[str] = []
-        while len(self._segments) > 1 and self._segments[0].stop <= record.needed_from:
-            gone = self._segments.pop(0)
-            if gone.path == self._reader_path:
-                self._close_reader()
-            doomed.append(gone.path)
-        sync = self.sync_job() if doomed else None  # copies carried forward must be safe before their originals go
+        if safe:
+            doomed, self._doomed = self._doomed, doomed
+            self._copied = False
+            while len(self._segments) > 1 and self._segments[0].stop <= record.needed_from:
+                gone = self._segments.pop(0)
+                self._reader.forget(gone)
+                doomed.append(gone.path)
         content = checkpoints.encode(record, self._synced)
-        job = CheckpointJob(self._disk, f"{self._directory}/{CHECKPOINT}", content, doomed, sync)
+        job = CheckpointJob(self._disk, f"{self._directory}/{CHECKPOINT}", content, self, doomed, sync)
+        job.safe = safe
         self._checkpoint_job = job
         self._home.jobs.append(job)
+
+    def checkpoint_failed(self, doomed: list[str]) -> None:
+        """A checkpoint could not be written, so segments were not removed: the next one has to do all that."""
+        self._doomed.extend(doomed)
+        self._copied = True
 
     def sync_job(self) -> SyncJob | None:
         """What a thread has to sync so that everything written so far survives a power cut; None if nothing."""
@@ -397,43 +355,74 @@ class TopicLog(TopicStore):
         reached = checkpoints.Synced(segment.first_position, segment.size, segment.stop)
         synced = self._synced
         same = synced.segment == reached.segment and synced.offset == reached.offset
-        if self._file < 0 or (same and not self._sealed):
+        if self._closed or (same and not self._sealed):
             return None
-        files = self._sealed
+        if self._file < 0:
+            self._use(self._disk.open(segment.path))
+        last = self._disk.duplicate(self._file)
+        job = SyncJob(
+            self._disk, [*self._sealed, last], self._directory if self._directory_dirty else "", self, reached
+        )
+        job.again = self._again
+        self._again = False
         self._sealed = []
-        files.append(self._disk.duplicate(self._file))
-        directory = self._directory if self._directory_dirty else ""
         self._directory_dirty = False
-        return SyncJob(self._disk, files, directory, self, reached)
+        return job
 
     def set_synced(self, reached: checkpoints.Synced) -> None:
         """A sync job is done."""
         self._synced = reached
 
+    def sync_failed(self, sealed: list[int], directory: str) -> None:
+        """A sync job failed: what it had to do is to be done again."""
+        self._home.sync_failures += 1
+        if self._closed:
+            for file in sealed:
+                self._disk.close(file)
+            return
+        self._sealed = sealed + self._sealed
+        self._directory_dirty = self._directory_dirty or directory != ""
+        self._again = True
+        self._home.wrote(self, 1)
+
     def close(self) -> None:
-        """Sync and close the files."""
-        job = self.sync_job()
-        if job is not None:
-            job.run()
-            job.finish()
+        """Sync and close the files. StoreError if the sync failed."""
+        error = ""
+        try:
+            job = self.sync_job()
+            if job is not None:
+                job.run()
+                job.finish()
+                error = job.error
+        except OSError as failure:
+            error = f"{self._directory}: {failure.strerror}"
         self._close_files()
+        self._home.forget(self)
+        if error:
+            raise StoreError(error)
 
     def _close_files(self) -> None:
-        self._close_reader()
+        self._closed = True
+        self._reader.close()
         for file in self._sealed:
             self._disk.close(file)
         self._sealed = []
         if self._file >= 0:
             self._disk.close(self._file)
-        self._file = -1
+        self._use(-1)
 
     def delete(self) -> None:
         """Close and remove the files."""
         if self._checkpoint_job is not None:
             self._checkpoint_job.cancel()
         self._close_files()
-        self._segments = []
+        self._segments.clear()
         self._home.forget(self)
-        for name in self._disk.names(self._directory):
-            self._disk.remove(f"{self._directory}/{name}")
-        self._disk.remove_directory(self._directory)
+        try:
+            for name in self._disk.names(self._directory):
+                self._disk.remove(f"{self._directory}/{name}")
+            self._disk.remove_directory(self._directory)
+        except OSError as error:
+            self._home.report(
+                f"{self._directory}: the topic is deleted, but this is still there: {error.strerror}"
+            )

@@ -1,0 +1,530 @@
+"""What a topic owes, before and after a restart."""
+
+from collections.abc import Callable
+
+import pytest
+
+from nsqkit.nsqd.core.ledger import carry_forward, record, save_memory
+from nsqkit.nsqd.core.store import ChannelRecord, StoreError
+
+SECOND = 1_000_000_000
+
+with_log = pytest.mark.parametrize("flavour", ["memory", "os", "fsync"], indirect=True)
+stored = pytest.mark.parametrize("flavour", ["os", "fsync"], indirect=True)
+in_memory = pytest.mark.parametrize("flavour", ["memory"], indirect=True)
+
+
+def numbers(count: int) -> list[bytes]:
+    """Bodies that are their numbers."""
+    return [b"%d" % n for n in range(count)]
+
+
+def drained(node, topic: str = "t", channel: str = "c") -> list[tuple[bytes, int]]:
+    """Everything that a new consumer gets and finishes."""
+    consumer = node.client().subscribe(topic, channel).ready(2500)
+    found = consumer.deliveries()
+    consumer.finish(*[delivery.id for delivery in found])
+    consumer.leave()
+    return [(delivery.body, delivery.attempts) for delivery in found]
+
+
+@pytest.fixture(params=["clean exit", "kill"])
+def restart(request, node) -> Callable[[], None]:
+    """Restart after a clean exit, or a kill behind a checkpoint."""
+
+    def run() -> None:
+        if request.param == "clean exit":
+            node.stop()
+        elif node.flavour == "memory":
+            pytest.skip("a kill loses what is in memory")
+        else:
+            node.checkpoint()
+        node.restart()
+
+    return run
+
+
+def extents(
+    owed: ChannelRecord,
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]], list[tuple[int, int, int]]]:
+    """Ready and deferred extents, and leftovers."""
+    return (
+        [(e.start, e.stop) for e in owed.ready],
+        [(e.start, e.stop) for e in owed.deferred],
+        [(leftover.position, leftover.attempts, leftover.due) for leftover in owed.leftovers],
+    )
+
+
+# -- what is written down
+
+
+@stored
+def test_record(node, publish, clock):
+    """A checkpoint names positions: untried ones as extents, others one by one with attempts and due time."""
+    consumer = node.client().subscribe("t", "c").ready(3)
+    publish("t", *numbers(6))
+    publish("t", b"6", delay=100)
+    finished, requeued, _ = consumer.deliveries()
+    consumer.ready(0).finish(finished.id).requeue(requeued.id, 5000)
+    topic = node.topic("t")
+
+    written = record(topic, topic.store)
+
+    waiting, owed = written.channels
+    assert (7, 1, "", "c") == (written.end, written.needed_from, waiting.name, owed.name)
+    assert ([(3, 6)], [(6, 7)], [(2, 1, 0), (1, 1, clock.now + 5 * SECOND)]) == extents(owed)
+    assert ([], [], []) == extents(waiting)
+
+
+@stored
+def test_record_of_a_topic_without_channels(node, publish, settings):
+    """What waits in the topic is written down under no name."""
+    settings.mem_queue_size = 2
+    publish("t", *numbers(2))
+    publish("t", *numbers(3))
+    topic = node.topic("t")
+
+    (waiting,) = record(topic, topic.store).channels
+
+    assert [(0, 5)] == extents(waiting)[0]
+
+
+@stored
+def test_ephemeral_channels_are_not_written_down(node, publish):
+    """But the log is kept for them as long as they live."""
+    node.channel("t", "c#ephemeral")
+    publish("t", b"x")
+    topic = node.topic("t")
+
+    written = record(topic, topic.store)
+
+    assert [""] == [owed.name for owed in written.channels]
+    assert 0 == written.needed_from
+
+
+@stored
+def test_nothing_is_owed(node, publish):
+    """When everything is finished the log is not needed any more."""
+    node.channel("t", "c")
+    publish("t", *numbers(5))
+    drained(node)
+
+    node.checkpoint()
+
+    assert [] == node.log("t").batches
+
+
+# -- round trips
+
+
+@with_log
+def test_ready_messages(node, publish, settings, restart):
+    """What was ready comes in order, also what is beyond memory."""
+    settings.mem_queue_size = 4
+    node.channel("t", "c")
+    node.channel("t", "other")
+    for start in range(0, 12, 3):
+        publish("t", *numbers(12)[start : start + 3])
+
+    restart()
+
+    assert [(body, 1) for body in numbers(12)] == drained(node)
+    assert [(body, 1) for body in numbers(12)] == drained(node, channel="other")
+    restart()
+    assert [] == drained(node)
+
+
+@with_log
+def test_batch_in_use(node, publish, restart):
+    """Of a batch that was partly delivered, the rest comes too, and what was finished does not."""
+    consumer = node.client().subscribe("t", "c").ready(3)
+    publish("t", *numbers(10))
+    for delivery in consumer.deliveries()[:2]:
+        consumer.ready(0).finish(delivery.id)
+
+    restart()
+
+    assert [(b"2", 2), *[(body, 1) for body in numbers(10)[3:]]] == sorted(drained(node))
+
+
+@with_log
+def test_attempts(node, publish, restart, clock):
+    """What was in flight, timed out or given back comes at once, with its attempts."""
+    consumer = node.client().subscribe("t", "c").ready(3)
+    publish("t", *numbers(3))
+    clock.advance(60)
+    consumer.ready(0)
+    for delivery in consumer.deliveries()[3:5]:
+        consumer.requeue(delivery.id)
+
+    restart()
+
+    assert [(b"0", 3), (b"1", 3), (b"2", 3)] == sorted(drained(node))
+
+
+@with_log
+def test_deferred_messages(node, publish, restart, clock):
+    """Delays go on over a restart: those of DPUB and of REQ, those over and those not over meanwhile."""
+    consumer = node.client().subscribe("t", "c").ready(10)
+    publish("t", b"requeued")
+    consumer.requeue(consumer.deliveries()[0].id, 50_000)
+    publish("t", b"requeued, over")
+    consumer.requeue(consumer.deliveries()[0].id, 5000)
+    publish("t", b"deferred", delay=60)
+    publish("t", b"deferred, over", delay=6)
+
+    clock.now += 10 * SECOND
+    restart()
+
+    again = node.client().subscribe("t", "c").ready(10)
+    assert [(b"deferred, over", 1), (b"requeued, over", 2)] == sorted(again.received())
+    clock.advance(39.999)
+    assert [] == again.received()
+    clock.advance(0.001)
+    assert [(b"requeued", 2)] == again.received()
+    clock.advance(10)
+    assert [(b"deferred", 1)] == again.received()
+
+
+@with_log
+def test_ids_and_times(node, publish, restart, clock):
+    """A message has the same id and timestamp afterwards."""
+    consumer = node.client().subscribe("t", "c").ready(2)
+    publish("t", *numbers(4))
+    before = consumer.deliveries()
+    consumer.requeue(before[0].id, 3000)
+
+    clock.now += SECOND
+    restart()
+    again = node.client().subscribe("t", "c").ready(10)
+    clock.advance(10)
+
+    after = {delivery.body: delivery for delivery in again.deliveries()}
+    assert set(numbers(4)) == set(after)
+    assert [(b.id, b.timestamp) for b in before] == [
+        (after[b.body].id, after[b.body].timestamp) for b in before
+    ]
+    assert 4 == len({delivery.id for delivery in after.values()})
+
+
+@with_log
+def test_waiting_messages(node, publish, settings, restart):
+    """What waited for a channel, or for the end of a pause, still does."""
+    settings.mem_queue_size = 3
+    publish("t", *numbers(2))
+    publish("t", *numbers(5))
+    node.channel("u", "c")
+    node.topic("u").pause(True, node.clock.now)
+    publish("u", *numbers(3))
+
+    restart()
+
+    assert (7, 3) == (node.topic("t").depth(), node.topic("u").depth())
+    assert [(body, 1) for body in numbers(2) + numbers(5)] == drained(node)
+    node.topic("u").pause(False, node.clock.now)
+    assert [(body, 1) for body in numbers(3)] == drained(node, "u")
+
+
+@with_log
+def test_deferred_messages_that_wait(node, publish, restart, clock):
+    """A deferred message that no channel has yet keeps its time."""
+    publish("t", b"x", delay=10)
+
+    restart()
+    consumer = node.client().subscribe("t", "c").ready(1)
+    clock.advance(9.999)
+    assert [] == consumer.bodies()
+    clock.advance(0.001)
+
+    assert [b"x"] == consumer.bodies()
+
+
+@with_log
+def test_emptied_and_deleted(node, publish, restart):
+    """What was emptied or deleted does not come back."""
+    node.channel("t", "emptied")
+    node.channel("t", "deleted")
+    publish("t", *numbers(5))
+    publish("u", *numbers(5))
+
+    node.channel("t", "emptied").empty()
+    node.topic("t").delete_channel("deleted")
+    node.topic("u").empty()
+    restart()
+
+    assert [] == drained(node, "t", "emptied")
+    assert [] == drained(node, "t", "deleted")
+    assert [] == drained(node, "u")
+
+
+@with_log
+def test_many_restarts(node, publish, restart, clock, settings):
+    """Nothing wears off, however often the broker is restarted."""
+    settings.mem_queue_size = 2
+    node.channel("t", "c")
+    publish("t", *numbers(3))
+    publish("t", b"3")
+    publish("t", b"deferred", delay=1000)
+
+    for attempt in range(1, 4):
+        restart()
+        consumer = node.client().subscribe("t", "c").ready(2)
+        assert {attempt} == {a for _, a in consumer.received()} | {attempt}
+        consumer.leave()
+        clock.now += SECOND
+    restart()
+
+    assert sorted(numbers(4)) == sorted(body for body, _ in drained(node))
+    clock.now += 1000 * SECOND
+    restart()
+    assert [(b"deferred", 1)] == drained(node)
+
+
+# -- after a kill
+
+
+@stored
+def test_killed_without_a_checkpoint(node, publish):
+    """Without a checkpoint every channel gets everything that is in the log."""
+    consumer = node.client().subscribe("t", "c").ready(10)
+    publish("t", *numbers(3))
+    consumer.finish(consumer.deliveries()[0].id)
+
+    node.restart()
+
+    assert [(body, 1) for body in numbers(3)] == drained(node)
+
+
+@stored
+def test_killed_behind_a_checkpoint(node, publish, clock):
+    """What was published behind the checkpoint is owed to every channel; what was finished may come again."""
+    consumer = node.client().subscribe("t", "c").ready(2)
+    publish("t", *numbers(4))
+    node.checkpoint()
+    consumer.finish(*[delivery.id for delivery in consumer.deliveries()])
+    publish("t", b"4")
+    publish("t", b"5", delay=10)
+    node.channel("t", "new")
+
+    node.restart()
+
+    assert [(b"0", 2), (b"1", 2), (b"2", 1), (b"3", 1), (b"4", 1)] == drained(node)
+    assert [(b"4", 1)] == drained(node, channel="new")
+    clock.advance(10)
+    assert [(b"5", 1)] == drained(node)
+    assert [(b"5", 1)] == drained(node, channel="new")
+
+
+@stored
+def test_killed_behind_a_checkpoint_without_channels(node, publish):
+    """What no channel has taken over yet waits for the first one again."""
+    publish("t", b"0")
+    node.checkpoint()
+    publish("t", b"1")
+
+    node.restart()
+
+    assert 2 == node.topic("t").depth()
+    assert [(b"0", 1), (b"1", 1)] == drained(node)
+
+
+@stored
+def test_power_cut(node, publish):
+    """If the log lost its end, a checkpoint that knows more is followed as far as the log reaches."""
+    consumer = node.client().subscribe("t", "c").ready(1)
+    for body in numbers(4):
+        publish("t", body)
+    publish("t", b"deferred", delay=5)
+    consumer.leave()
+    node.checkpoint()
+
+    node.log("t").cut_off(3)
+    node.log("t")._end = 2
+    node.restart()
+
+    assert [(b"0", 2), (b"1", 1)] == drained(node)
+
+
+@stored
+def test_damage(node, publish, clock):
+    """What can't be read any more is lost and counted; everything else is delivered."""
+    consumer = node.client().subscribe("t", "c").ready(1)
+    for body in numbers(3):
+        publish("t", body)
+    publish("t", b"3", delay=5)
+    publish("t", b"4", delay=5)
+    consumer.leave()
+    node.checkpoint()
+
+    for position in (0, 2, 3):
+        node.log("t").damage(position)
+    node.restart()
+    clock.advance(5)
+
+    assert [(b"1", 1), (b"4", 1)] == sorted(drained(node))
+
+
+# -- memory mode
+
+
+@in_memory
+def test_save_memory_writes_each_message_once(node, publish, settings):
+    """Messages that several channels have are written once, what the log has already is not written again."""
+    settings.mem_queue_size = 3
+    for name in ("a", "b"):
+        node.channel("t", name)
+    publish("t", *numbers(3))
+    publish("t", *numbers(5))
+    topic = node.topic("t")
+
+    save_memory(topic, topic.store)
+
+    assert [(5, False), (3, True)] == [(batch.count, batch.carried) for batch in node.log("t").batches]
+
+
+@in_memory
+def test_saved_memory_is_only_for_its_channels(node, publish):
+    """A message that one channel has finished does not come back to it because another one has saved it."""
+    consumer = node.client().subscribe("t", "done").ready(10)
+    node.channel("t", "idle")
+    publish("t", *numbers(3))
+    consumer.finish(*[delivery.id for delivery in consumer.deliveries()])
+
+    node.stop()
+    node.restart()
+
+    assert [] == drained(node, channel="done")
+    assert [(body, 1) for body in numbers(3)] == drained(node, channel="idle")
+
+
+@in_memory
+def test_batch_in_use_by_several_channels(node, publish):
+    """Each channel gets the rest of a batch that it has not delivered yet."""
+    for name, ready in (("a", 1), ("b", 3), ("c", 0)):
+        node.client().subscribe("t", name).ready(ready)
+    publish("t", *numbers(5))
+
+    node.stop()
+    node.restart()
+
+    for name, ready in (("a", 1), ("b", 3), ("c", 0)):
+        expected = [(body, 2 if n < ready else 1) for n, body in enumerate(numbers(5))]
+        assert expected == sorted(drained(node, channel=name))
+
+
+@in_memory
+def test_ephemeral_channels_are_not_saved(node, publish):
+    """What only an ephemeral channel has is gone with it."""
+    node.channel("t", "c#ephemeral")
+    publish("t", *numbers(3))
+
+    node.stop()
+
+    assert [] == node.log("t").batches
+
+
+# -- leftovers that keep an old segment
+
+
+@stored
+def test_carry_forward(node, publish, clock):
+    """A few old messages are copied to the end, keep id, time, attempts and delay, and free the oldest segment."""
+    consumer = node.client().subscribe("t", "c").ready(2500)
+    other = node.client().subscribe("t", "other").ready(2500)
+    node.log("t").segment = 100
+    publish("t", *numbers(100))
+    publish("t", b"deferred", delay=3000)
+    publish("t", *numbers(250))
+    delivered = consumer.deliveries()
+    consumer.requeue(delivered[7].id, 1_000_000)
+    consumer.finish(*[delivery.id for delivery in delivered if delivery is not delivered[7]])
+    theirs = other.deliveries()
+    other.finish(*[delivery.id for delivery in theirs if delivery is not theirs[7]])
+    topic = node.topic("t")
+
+    assert carry_forward(topic, topic.store)
+
+    assert [(1, True)] == [(batch.count, batch.carried) for batch in node.log("t").batches[3:]]
+    node.checkpoint()
+    assert 100 == node.log("t").start()
+    node.restart()
+    again = node.client().subscribe("t", "c").ready(10)
+    assert [(b"7", 2)] == drained(node, channel="other")
+    clock.advance(1000)
+    (found,) = again.deliveries()
+    assert (b"7", 2, delivered[7].id, delivered[7].timestamp) == (
+        found.body,
+        found.attempts,
+        found.id,
+        found.timestamp,
+    )
+    again.finish(found.id)
+    clock.advance(2000)
+    assert [(b"deferred", 1)] == again.received()
+
+
+@stored
+def test_killed_behind_carrying_forward(node, publish):
+    """If the checkpoint is from before, the originals are still there, and the copies are given to nobody."""
+    consumer = node.client().subscribe("t", "c").ready(2500)
+    node.log("t").segment = 100
+    publish("t", *numbers(100))
+    publish("t", *numbers(100))
+    delivered = consumer.deliveries()
+    consumer.finish(*[delivery.id for delivery in delivered[1:]])
+    node.checkpoint()
+    topic = node.topic("t")
+
+    assert carry_forward(topic, topic.store)
+    node.restart()
+
+    assert [(b"0", 2)] == drained(node)
+
+
+@stored
+def test_many_old_messages_are_not_carried(node, publish):
+    """A segment that is still needed for a good part, or for untried messages, is left alone."""
+    consumer = node.client().subscribe("t", "c").ready(2500)
+    node.log("t").segment = 100
+    publish("t", *numbers(100))
+    publish("t", *numbers(100))
+    topic = node.topic("t")
+    assert not carry_forward(topic, topic.store)
+    consumer.finish(*[delivery.id for delivery in consumer.deliveries()[13:]])
+
+    assert not carry_forward(topic, topic.store)
+    node.channel("t", "untried")
+    assert 2 == len(node.log("t").batches)
+
+
+@stored
+def test_untried_messages_are_not_carried(node, publish):
+    """What waits untried will be read in order, where it is."""
+    node.channel("t", "c")
+    node.log("t").segment = 100
+    publish("t", *numbers(200))
+    consumer = node.client().subscribe("t", "c").ready(95)
+    consumer.ready(0).finish(*[delivery.id for delivery in consumer.deliveries()])
+    topic = node.topic("t")
+
+    assert not carry_forward(topic, topic.store)
+
+
+@stored
+def test_carrying_forward_fails(node, publish):
+    """If the copies can't be written nothing has changed."""
+    consumer = node.client().subscribe("t", "c").ready(2500)
+    node.log("t").segment = 100
+    publish("t", *numbers(100))
+    publish("t", *numbers(100))
+    consumer.finish(*[delivery.id for delivery in consumer.deliveries()[1:]])
+    topic = node.topic("t")
+    node.log("t").failure = "disk full"
+
+    with pytest.raises(StoreError, match="disk full"):
+        carry_forward(topic, topic.store)
+    node.log("t").failure = ""
+    node.checkpoint()
+    node.restart()
+
+    assert [(b"0", 2)] == drained(node)

@@ -1,0 +1,180 @@
+"""Syncs and checkpoints as jobs of a thread."""
+
+import errno
+
+import pytest
+
+from nsqkit.nsqd.core.store import TopicRecord
+from nsqkit.nsqd.storage.checkpoint import Synced
+from nsqkit.nsqd.storage.jobs import CheckpointJob, SyncJob
+
+
+@pytest.fixture
+def log(home):
+    """A log with three messages that are not synced."""
+    log = home.open()
+    home.fill(log, 3)
+    home.disk.calls.clear()
+    return log
+
+
+class TestSyncJob:
+    """One sync of one log."""
+
+    @pytest.mark.usefixtures("log")
+    def test_first_sync(self, home):
+        """A new file is synced, then its directory, then the directory of that."""
+        (job,) = home.storage.sync_jobs()
+
+        job.run()
+        job.finish()
+
+        assert "" == job.error
+        names = [f"{0:020d}.log", "t", home.disk.root.rpartition("/")[2]]
+        assert names == [name for _, name in home.disk.names_called("sync", "sync_directory")]
+
+    def test_later_syncs(self, home, log):
+        """Directories are synced only when there is something new in them."""
+        home.sync()
+        home.fill(log, 1)
+        home.disk.calls.clear()
+
+        home.sync()
+
+        assert ["sync"] == [call for call, _ in home.disk.names_called("sync", "sync_directory")]
+
+    @pytest.mark.parametrize("call", ["sync", "sync_directory"])
+    def test_an_error_is_told(self, home, log, call):
+        """The log stays unsynced, and the next job does all of it."""
+        home.disk.fail(call, errno.EIO)
+
+        assert ["sync failed: Input/output error"] == home.sync()
+        home.disk.calls.clear()
+        assert [] == home.sync()
+
+        assert ["sync", "sync_directory", "sync_directory"] == [
+            call for call, _ in home.disk.names_called("sync", "sync_directory")
+        ]
+        assert log.sync_job() is None
+
+    def test_writing_goes_on_meanwhile(self, home, log, contents):
+        """A job covers what was written when it was made; the rest is the next one's."""
+        (job,) = home.storage.sync_jobs()
+        job.run()
+        written = home.fill(log, 2)
+        job.finish()
+
+        assert log.sync_job() is not None
+        assert [(3, written[0]), (4, written[1])] == contents(log, 3)
+
+    @pytest.mark.parametrize("error", [0, errno.EIO])
+    def test_the_log_is_closed_meanwhile(self, home, log, error):
+        """The job has its own descriptors, and gives them back."""
+        (job,) = home.storage.sync_jobs()
+        log.close()
+        home.disk.fail("sync", error)
+
+        job.run()
+        job.finish()
+
+        assert 0 == home.disk.opened()
+        assert [] == home.storage.sync_jobs()
+
+    def test_the_topic_is_deleted_meanwhile(self, home, log):
+        """That is no error."""
+        (job,) = home.storage.sync_jobs()
+        log.delete()
+
+        job.run()
+        job.finish()
+
+        assert "" == job.error
+        assert 0 == home.disk.opened()
+
+    def test_once_more_from_the_start(self, home, log, contents):
+        """After a failed sync what can still be read is written again, up to where the job reaches."""
+        disk = home.disk
+        file = disk.open(home.path())
+        size = disk.size(file)
+        job = SyncJob(disk, [file], "", log, Synced(0, size - 10, 2))
+        job.again = True
+
+        job.run()
+        job.finish()
+
+        assert ["open", "read", "write", "sync"] == [call for call, _ in disk.calls]
+        assert 3 == len(contents(log))
+
+
+class TestCheckpointJob:
+    """One checkpoint of one log."""
+
+    def make(self, home, log, *, doomed=(), sync=None) -> CheckpointJob:
+        """A job that writes `content`."""
+        return CheckpointJob(home.disk, f"{home.disk.root}/t/checkpoint", b"content", log, list(doomed), sync)
+
+    def test_order(self, home, log):
+        """Sync, checkpoint, and only then the files that it does without."""
+        (sync,) = home.storage.sync_jobs()
+        job = self.make(home, log, doomed=[home.path()], sync=sync)
+        job.run()
+        job.finish()
+
+        calls = [call for call, _ in home.disk.names_called("sync", "replace", "remove")]
+        assert ("", ["sync", "replace", "sync", "remove"]) == (job.error, calls)
+
+    def test_without_a_file_to_remove(self, home, log):
+        """It need not survive a power cut."""
+        job = self.make(home, log)
+        job.run()
+        job.finish()
+
+        assert ["replace"] == [call for call, _ in home.disk.calls]
+
+    @pytest.mark.parametrize("call", ["sync", "replace", "remove"])
+    def test_an_error_is_told(self, home, log, call):
+        """Nothing in front of the error's step is undone, nothing behind it is done."""
+        (sync,) = home.storage.sync_jobs()
+        job = self.make(home, log, doomed=[home.path()], sync=sync)
+        home.disk.fail(call, errno.EIO)
+
+        job.run()
+        job.finish()
+
+        assert "Input/output error" in job.error
+        assert [0] == home.segments()
+
+    def test_cancelled(self, home, log):
+        """A job of a deleted topic does nothing, and gives its descriptors back."""
+        (sync,) = home.storage.sync_jobs()
+        job = self.make(home, log, doomed=[home.path()], sync=sync)
+        log.delete()
+        job.cancel()
+        home.disk.calls.clear()
+
+        job.run()
+        job.finish()
+
+        assert [] == home.disk.names_called("replace", "remove")
+        assert 0 == home.disk.opened()
+
+    def test_the_directory_is_gone(self, home, log):
+        """That is no error."""
+        job = self.make(home, log)
+        log.delete()
+
+        job.run()
+        job.finish()
+
+        assert "" == job.error
+
+    def test_the_log_makes_them_in_order(self, home, log):
+        """The last checkpoint is the one that stays."""
+        for end in (1, 2, 3):
+            record = TopicRecord()
+            record.end = end
+            log.checkpoint(record)
+
+        assert [] == home.run_jobs()
+
+        assert 3 == home.reopen().recovered().end

@@ -1,0 +1,416 @@
+"""The journal of fsync mode, and the thread that writes and empties it."""
+
+import asyncio
+import errno
+import io
+import os
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nsqkit.log import Log
+from nsqkit.nsqd import options
+from nsqkit.nsqd.core.batch import FAILED, KEPT, PENDING, Batch
+from nsqkit.nsqd.core.broker import Broker
+from nsqkit.nsqd.core.settings import Durability, Settings
+from nsqkit.nsqd.core.store import StoreError
+from nsqkit.nsqd.housekeeping import Housekeeping
+from nsqkit.nsqd.storage.journal import Journal
+from nsqkit.nsqd.storage.segment import BATCH_HEADER
+
+ENTRY_BYTES = 8 + 1 + BATCH_HEADER + 4 + 1  # topic and body of one letter
+
+
+@pytest.fixture
+def journal(disk) -> Journal:
+    """A journal in use."""
+    journal = Journal(disk, f"{disk.root}/journal")
+    journal.start()
+    return journal
+
+
+def entry(home, topic: str, position: int, *bodies: bytes) -> tuple[str, Batch]:
+    """A publish as the broker hands it to the journal."""
+    batch = home.batch(*bodies)
+    batch.first_position = position
+    return topic, batch
+
+
+def grave(topic: str) -> tuple[str, Batch]:
+    """What the broker hands to the journal when a topic is deleted."""
+    return topic, Batch(b"", 0, 0, 0, None)
+
+
+def entries(journal: Journal) -> list[tuple[str, int, bytes]]:
+    """Everything in the journal, in the order of its replay."""
+    found = [pair for path in journal.files() for pair in journal.replay(path)]
+    return [(topic, int(batch.first_position), batch.data[4:]) for topic, batch in found]
+
+
+class TestFiles:
+    """Entries in files with numbers."""
+
+    def test_entries_come_back_in_order(self, home, journal):
+        """Of all topics, in the order of their writing, over all files."""
+        journal.write([entry(home, "a", 0, b"1"), entry(home, "b", 0, b"2")])
+        journal.write([entry(home, "a", 1, b"3")])
+        journal.rotate()
+        journal.write([entry(home, "b#", 1, b"4")])
+
+        assert [("a", 0, b"1"), ("b", 0, b"2"), ("a", 1, b"3"), ("b#", 1, b"4")] == entries(journal)
+        assert ["0000000001.journal", "0000000002.journal"] == sorted(os.listdir(f"{home.disk.root}/journal"))
+        assert [0, 0] == [journal.damage(path) for path in journal.files()]
+
+    def test_everything_of_a_batch_is_kept(self, home, journal):
+        """What replay gives to the log is what the publish gave."""
+        topic, batch = entry(home, "t", 7, b"one", b"")
+        batch.due = 99
+        journal.write([(topic, batch)])
+
+        ((_, found),) = journal.replay(journal.files()[0])
+
+        assert (batch.data, 2, 7, batch.first_id, batch.timestamp, 99) == (
+            found.data, found.count, found.first_position, found.first_id, found.timestamp, found.due,
+        )  # fmt: skip
+
+    def test_one_sync_for_a_group(self, home, journal):
+        """However many topics it has; a new file is synced with its directory, and the first with the one above."""
+        for _ in range(2):
+            for _ in range(2):
+                journal.write([entry(home, topic, 0, b"x") for topic in "abcdef"])
+            journal.rotate()
+
+        calls = [call for call, _ in home.disk.names_called("create", "write", "sync", "sync_directory")]
+        new = ["create", "sync_directory"]
+        assert [*new, "sync_directory", *["write", "sync"] * 2, *new, *["write", "sync"] * 2] == calls
+
+    def test_a_start_goes_on_behind_the_files(self, home, journal):
+        """Numbers are not used again while their files are there; what is no file of the journal is left alone."""
+        journal.write([entry(home, "a", 0, b"1")])
+        for name in ("strange.journal", "0000000007.journal", "0000000009.journal.damaged"):
+            (open(f"{home.disk.root}/journal/{name}", "w")).close()
+        another = Journal(home.disk, f"{home.disk.root}/journal")
+        another.start()
+
+        another.write([entry(home, "a", 1, b"2")])
+
+        assert "0000000008.journal" == os.path.basename(another.files()[-1])
+        assert [("a", 0, b"1"), ("a", 1, b"2")] == entries(another)
+
+    def test_rotating_and_removing(self, home, journal):
+        """The files that are complete can be removed while the next one is written."""
+        journal.write([entry(home, "a", 0, b"1")])
+        complete = journal.rotate()
+        journal.write([entry(home, "a", 1, b"2")])
+
+        journal.remove(complete)
+
+        assert [("a", 1, b"2")] == entries(journal)
+        assert 2 == len(journal.rotate() + journal.rotate())
+        assert 0 == home.disk.opened()
+
+
+class TestErrors:
+    """The disk fails under the journal."""
+
+    @pytest.mark.parametrize("call", ["create", "sync_directory", "write", "sync"])
+    def test_none_of_a_group_is_safe(self, home, journal, call):
+        """The error is told, and the next group goes to a new file: who knows what became of the old one."""
+        home.disk.fail(call, errno.ENOSPC)
+        with pytest.raises(StoreError, match="journal: No space left"):
+            journal.write([entry(home, "a", 0, b"1")])
+
+        journal.write([entry(home, "a", 0, b"2")])
+
+        assert ("a", 0, b"2") == entries(journal)[-1]
+        assert 1 == home.disk.opened()
+
+    def test_a_deletion_is_written_later(self, home, journal):
+        """A deletion that could not be written stands in front of everything that is written afterwards."""
+        home.disk.fail("write", errno.EIO, times=2)
+        for group in ([grave("a"), entry(home, "b", 0, b"1")], [entry(home, "a", 0, b"2")]):
+            with pytest.raises(StoreError):
+                journal.write(group)
+
+        journal.write([entry(home, "a", 0, b"3")])
+        journal.write([entry(home, "a", 1, b"4")])
+
+        assert [("a", -1, b""), ("a", 0, b"3"), ("a", 1, b"4")] == entries(journal)
+
+    def test_a_torn_end(self, home, journal):
+        """Wherever the file was cut: whole entries come back."""
+        journal.write([entry(home, "a", n, b"x") for n in range(3)])
+        path = journal.files()[0]
+        for size in reversed(range(3 * ENTRY_BYTES + 1)):
+            os.truncate(path, size)
+            assert size // ENTRY_BYTES == len(journal.replay(path))
+            assert (size % ENTRY_BYTES > 3) == (journal.damage(path) > 0)  # an entry begins with three zeros
+
+    def test_zeros_at_the_end(self, home, journal):
+        """Space that was never written is not damage."""
+        journal.write([entry(home, "a", 0, b"x")])
+        os.truncate(journal.files()[0], 5000)
+
+        assert [("a", 0, b"x")] == entries(journal)
+        assert 0 == journal.damage(journal.files()[0])
+
+    @settings(max_examples=100)
+    @given(
+        sizes=st.lists(st.integers(0, 50), min_size=1, max_size=8),
+        spot=st.integers(0, 1 << 20),
+        bit=st.integers(0, 7),
+    )
+    def test_one_wrong_bit(self, new_home, sizes, spot, bit):
+        """All entries but the one that was hit come back, with the right topics."""
+        home = new_home()
+        journal = Journal(home.disk, f"{home.disk.root}/journal")
+        journal.start()
+        written, ends = [], []
+        for number, size in enumerate(sizes):
+            journal.write([entry(home, "topic" * (number % 3 + 1), number, b"x" * size)])
+            written.append(("topic" * (number % 3 + 1), number, b"x" * size))
+            ends.append(os.path.getsize(journal.files()[0]))
+        with open(journal.files()[0], "r+b") as file:
+            raw = bytearray(file.read())
+            at = spot % len(raw)
+            raw[at] ^= 1 << bit
+            file.seek(0)
+            file.write(raw)
+        hit = next(number for number, end in enumerate(ends) if at < end)
+
+        assert written[:hit] + written[hit + 1 :] == entries(journal)
+        assert journal.damage(journal.files()[0]) > 0
+
+
+class Keeper:
+    """Housekeeping of a broker in fsync mode, on a faulty disk, with turns by hand."""
+
+    def __init__(self, home) -> None:
+        self.home = home
+        self.lines = io.StringIO()
+        settings = Settings()
+        settings.durability = Durability.FSYNC
+        self.storage = home.begin()
+        self.storage.journal.start()
+        self.broker = Broker(settings, self.storage)
+        chosen = options.NsqdOptions(durability=options.Durability.FSYNC)
+        log = Log("[nsqd] ", write=self.lines.write)
+        self.keeping = Housekeeping(self.broker, self.storage, chosen, log, self.turn)
+
+    def turn(self) -> None:
+        """What the daemon's turns do."""
+        self.broker.work(1)
+        self.keeping.after_turn()
+
+    def publish(self, topic: str, body: bytes) -> Batch:
+        """One message."""
+        batch = self.broker.topic(topic).publish(len(body).to_bytes(4, "big") + body, 1, 0, None, 1)
+        self.turn()
+        return batch
+
+    async def rest(self) -> None:
+        """Wait for everything that threads do."""
+        waiting = self.keeping
+        while running := [
+            f for f in (waiting._committing, waiting._syncing, waiting._checkpointing) if f is not None
+        ]:
+            await asyncio.wait(running)
+            await asyncio.sleep(0)
+        waiting._commits.submit(int).result()
+
+    def files(self) -> list[str]:
+        """Numbers of the journal's files."""
+        return [os.path.basename(path)[6:10] for path in self.storage.journal.files()]
+
+
+class TestHousekeeping:
+    """Files of the journal go when, and only when, the logs have what is in them."""
+
+    @pytest.fixture
+    def run(self, home):
+        """Run a scenario in a loop."""
+
+        def run(scenario):
+            async def main():
+                keeper = Keeper(home)
+                await scenario(keeper)
+                await keeper.keeping.stop()
+
+            asyncio.run(main())
+
+        return run
+
+    def test_kept_after_the_journal_is_synced(self, run):
+        """A publish is settled by the commit that covers it."""
+
+        async def scenario(keeper):
+            batch = keeper.publish("t", b"one")
+            assert PENDING == batch.state
+            await keeper.rest()
+            assert KEPT == batch.state
+            assert ["0001"] == keeper.files()
+
+        run(scenario)
+
+    def test_one_commit_for_all_that_arrive_meanwhile(self, run):
+        """While one sync runs, everything else waits for the next, together."""
+
+        async def scenario(keeper):
+            batches = [keeper.publish(f"t{n}", b"one") for n in range(20)]
+            await keeper.rest()
+            assert {KEPT} == {batch.state for batch in batches}
+            assert [("sync", "0000000001.journal")] * 2 == keeper.home.disk.names_called("sync")
+
+        run(scenario)
+
+    def test_files_are_removed_after_a_sync(self, run):
+        """All that were complete when the sync began, also the last one."""
+
+        async def scenario(keeper):
+            for number in range(3):
+                keeper.publish("t", b"one")
+                await keeper.rest()
+                keeper.keeping._sync()
+                assert [f"{number + 1:04d}"] == keeper.files()
+                await keeper.rest()
+                assert [] == keeper.files()
+
+        run(scenario)
+
+    def test_what_is_published_meanwhile_stays(self, run, home, contents):
+        """A sync that is running does not cover what comes now: that is in another file."""
+
+        async def scenario(keeper):
+            keeper.publish("t", b"one")
+            await keeper.rest()
+            keeper.keeping._sync()
+            late = keeper.publish("t", b"two")
+            await keeper.rest()
+            assert (KEPT, ["0002"]) == (late.state, keeper.files())
+
+            home.disk.cut()
+            storage = home.begin()
+            assert 1 == storage.replay_journal({"t"}.__contains__)
+            assert [(0, b"one"), (1, b"two")] == contents(home.open())
+
+        run(scenario)
+
+    def test_a_commit_that_is_running(self, run, home, contents):
+        """Whether its file is there already or not: what it writes is covered by the sync, or stays."""
+
+        async def scenario(keeper):
+            keeper.publish("t", b"one")  # its commit runs now
+            keeper.keeping._sync()
+            await keeper.rest()
+
+            home.disk.cut()
+            home.begin().replay_journal({"t"}.__contains__)
+            assert [(0, b"one")] == contents(home.open())
+
+        run(scenario)
+
+    def test_a_log_that_can_not_be_synced(self, run, home, contents):
+        """Its publishes stay in the journal, whatever is synced later, until that log is synced, too."""
+
+        async def scenario(keeper):
+            keeper.publish("bad", b"one")
+            await keeper.rest()
+            home.disk.fail("sync", errno.EIO)
+            keeper.keeping._sync()
+            await keeper.rest()
+            assert ["0001"] == keeper.files()
+            assert "sync failed" in keeper.broker.health
+
+            keeper.publish("good", b"two")
+            await keeper.rest()
+            home.disk.fail("sync", errno.EIO)
+            keeper.keeping._sync()
+            await keeper.rest()
+            assert ["0001", "0002"] == keeper.files()
+
+            keeper.keeping._sync()
+            await keeper.rest()
+            assert [] == keeper.files()
+            home.disk.cut()
+            home.begin()
+            assert [(0, b"one")] == contents(home.open("bad"))
+            assert [(0, b"two")] == contents(home.open("good"))
+
+        run(scenario)
+
+    def test_no_descriptor_for_a_sync(self, run, home):
+        """A log that could not even be tried is tried the next time."""
+
+        async def scenario(keeper):
+            keeper.publish("t", b"one")
+            await keeper.rest()
+            home.disk.fail("duplicate", errno.EMFILE)
+            keeper.keeping._sync()
+            await keeper.rest()
+            assert ["0001"] == keeper.files()
+            keeper.keeping._sync()
+            await keeper.rest()
+            assert [] == keeper.files()
+
+        run(scenario)
+
+    def test_a_commit_that_fails(self, run, home):
+        """The publish fails; the next one is kept."""
+
+        async def scenario(keeper):
+            home.disk.fail("sync", errno.EIO)
+            bad = keeper.publish("t", b"one")
+            await keeper.rest()
+            good = keeper.publish("t", b"two")
+            await keeper.rest()
+            assert (FAILED, "journal: Input/output error", KEPT) == (bad.state, bad.cause, good.state)
+
+        run(scenario)
+
+    def test_a_deleted_topic_is_buried_before_the_metadata_are_saved(self, run, home, contents):
+        """A new topic of the name gets nothing of the old one, when power fails right after it was made."""
+
+        async def scenario(keeper):
+            keeper.publish("t", b"old")
+            await keeper.rest()
+            keeper.broker.delete_topic("t")
+            keeper.broker.topic("t")
+            keeper.keeping.bury()  # and then the metadata
+            assert [] == keeper.broker.unsynced
+
+            home.disk.cut()
+            assert 0 == home.begin().replay_journal({"t"}.__contains__)
+            assert [] == contents(home.open())
+
+        run(scenario)
+
+    def test_a_clean_end(self, run, home, contents):
+        """The journal is empty, and power may fail: nothing is checked or replayed at the next start."""
+
+        async def scenario(keeper):
+            for topic in ("a", "b"):
+                keeper.publish(topic, b"one")
+            await keeper.keeping.stop()
+            keeper.keeping.close_logs()
+            assert [] == keeper.files()
+            assert 0 == home.disk.opened()
+
+            home.disk.cut()
+            assert 0 == home.begin().replay_journal(lambda _: True)
+            assert [(0, b"one")] == contents(home.open("b"))
+
+        run(scenario)
+
+    def test_an_end_on_a_bad_disk(self, run, home):
+        """What could not be synced stays in the journal, and the error is logged."""
+
+        async def scenario(keeper):
+            keeper.publish("t", b"one")
+            await keeper.keeping.stop()
+            home.disk.fail("sync", errno.EIO, times=9)
+            keeper.keeping.close_logs()
+            assert ["0001"] == keeper.files()
+            assert "sync failed: Input/output error" in keeper.lines.getvalue()
+
+        run(scenario)

@@ -1,0 +1,150 @@
+"""Snappy and deflate between socket and session."""
+
+import zlib
+from contextlib import suppress
+
+import cramjam
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nsqkit.wire.compression import PIECE, Codec, CodecError, Deflate, Snappy
+
+IDENTIFIER = b"\xff\x06\x00\x00sNaPpY"
+
+writes = st.lists(st.binary(max_size=2000) | st.integers(0, 200_000).map(bytes), max_size=6)
+
+
+def deflate() -> Codec:
+    """The codec at its default level."""
+    return Deflate(6)
+
+
+def everything(codec: Codec, chunk: bytes) -> bytes:
+    """All that a chunk decodes to."""
+    decoded = []
+    rest = chunk
+    while True:
+        piece, rest = codec.decode(rest)
+        assert len(piece) <= PIECE + 65536
+        decoded.append(piece)
+        if not rest:
+            return b"".join(decoded)
+
+
+@pytest.mark.parametrize("make", [deflate, Snappy])
+@given(writes=writes, data=st.data())
+def test_round_trip_of_any_split(make, writes, data):
+    """What one side encodes comes out of the other side complete, however the stream is cut."""
+    sender, receiver = make(), make()
+    stream = b"".join(sender.encode(text) for text in writes)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=10)))
+
+    decoded = [
+        everything(receiver, stream[a:b]) for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)
+    ]
+
+    assert b"".join(writes) == b"".join(decoded)
+
+
+@pytest.mark.parametrize("make", [deflate, Snappy])
+@given(writes=writes)
+def test_every_write_arrives_at_once(make, writes):
+    """Each write can be decoded without waiting for the next one."""
+    sender, receiver = make(), make()
+
+    for text in writes:
+        assert text == everything(receiver, sender.encode(text))
+
+
+@pytest.mark.parametrize("make", [deflate, Snappy])
+def test_bomb_comes_in_pieces(make):
+    """A few bytes that stand for many are decoded a bounded piece at a time."""
+    bomb = make().encode(bytes(5 * PIECE))
+
+    first, rest = make().decode(bomb)
+
+    assert PIECE <= len(first) <= PIECE + 65536
+    assert rest
+    assert 5 * PIECE == len(everything(make(), bomb))
+
+
+def test_deflate_is_raw():
+    """There is no zlib header, and each write ends with a sync flush."""
+    encoded = deflate().encode(b"hello")
+
+    assert b"\x00\x00\xff\xff" == encoded[-4:]
+    assert b"hello" == zlib.decompressobj(-zlib.MAX_WBITS).decompress(encoded)
+
+
+@pytest.mark.parametrize("level", range(1, 10))
+def test_deflate_levels(level):
+    """All levels can be read by the same reader."""
+    assert b"hello" * 100 == everything(deflate(), Deflate(level).encode(b"hello" * 100))
+
+
+def test_snappy_stream_begins_with_its_identifier():
+    """The identifier stands before the first chunk only, and nowhere else."""
+    sender = Snappy()
+
+    first, second = sender.encode(b"one"), sender.encode(b"two")
+
+    assert first.startswith(IDENTIFIER)
+    assert IDENTIFIER not in second
+    assert b"onetwo" == bytes(cramjam.snappy.decompress(first + second))
+
+
+def test_snappy_chunks_that_can_be_skipped():
+    """Padding, unknown skippable chunks and a repeated identifier are passed over."""
+    hello = Snappy().encode(b"hello")
+    noise = b"\xfe\x03\x00\x00abc" + b"\x80\x00\x00\x00" + IDENTIFIER
+
+    assert b"hellohello" == everything(Snappy(), noise + hello + noise + hello.removeprefix(IDENTIFIER))
+
+
+def test_snappy_stored_chunk():
+    """Data that does not shrink comes uncompressed."""
+    data = bytes(range(256))
+    encoded = Snappy().encode(data)
+
+    assert b"\x01" == encoded[10:11]
+    assert data == everything(Snappy(), encoded)
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        b"\x02\x04\x00\x00abcd",  # reserved, can't be skipped
+        b"\x7f\x00\x00\x00",
+        b"\x00\xff\xff\xff",  # far too long
+        b"\x01\x05\x00\x00\x00\x00\x00\x00x",  # wrong checksum
+        b"\x00\x05\x00\x00\x00\x00\x00\x00\xff",  # not compressed data
+        b"\x00\x00\x00\x00",  # too short for a checksum
+        b"\x01\x03\x00\x00abc",
+    ],
+)
+def test_damaged_snappy(stream):
+    """What is no snappy stream raises CodecError."""
+    with pytest.raises(CodecError, match="snappy: "):
+        everything(Snappy(), IDENTIFIER + stream)
+
+
+def test_damaged_deflate():
+    """What is no deflate stream raises CodecError."""
+    with pytest.raises(CodecError, match="deflate: "):
+        everything(deflate(), b"\xff\xff\xff\xff")
+
+
+@pytest.mark.parametrize("make", [deflate, Snappy])
+@given(garbage=st.binary(max_size=300))
+def test_garbage(make, garbage):
+    """Any bytes either decode to something or raise CodecError."""
+    with suppress(CodecError):
+        everything(make(), garbage)
+
+
+@given(kind=st.sampled_from([0, 1]), body=st.binary(max_size=300))
+def test_garbage_in_a_snappy_chunk(kind, body):
+    """The same holds inside a chunk."""
+    with suppress(CodecError):
+        everything(Snappy(), IDENTIFIER + bytes([kind]) + len(body).to_bytes(3, "little") + body)
