@@ -87,11 +87,7 @@ class Batch:
 
     def offset_of(self, index: i64) -> i64:
         """Where message `index` begins in the data; `count` gives the end."""
-        offset: i64 = 0
-        while index > 0:
-            offset += 4 + i64(read_i32_be(self.data, offset))
-            index -= 1
-        return offset
+        return behind(self.data, 0, index)
 
     def part(self, start: i64, stop: i64) -> "Batch":
         """Messages [start, stop) as a batch of their own, with the same ids and positions."""
@@ -121,6 +117,14 @@ class Batch:
         """The bodies' bytes, without the sizes in front of them."""
         size: i64 = len(self.data)
         return size - 4 * self.count
+
+
+def behind(data: bytes, offset: i64, count: i64) -> i64:
+    """Where `count` messages that begin at `offset` end."""
+    while count > 0:
+        offset += 4 + i64(read_i32_be(data, offset))
+        count -= 1
+    return offset
 
 
 def batch_of(message: Message, due: i64) -> Batch:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from mypy_extensions import i64
 
 from nsqkit.names import is_ephemeral
-from nsqkit.nsqd.core.batch import FAILED, KEPT, Batch
+from nsqkit.nsqd.core.batch import FAILED, KEPT, Batch, behind
 from nsqkit.nsqd.core.channel import Channel
 from nsqkit.nsqd.core.guid import SEQUENCES
 from nsqkit.nsqd.core.quantile import LatencyWindow
@@ -64,13 +64,15 @@ class Topic:
         broker = self.broker
         if not self._pending:
             broker.published.append(self)
-        batch = Batch(data, count, now, due, publisher)
-        while batch.count > SEQUENCES:
-            piece = batch.part(0, SEQUENCES)
+        begin: i64 = 0
+        while count > SEQUENCES:
+            end = behind(data, begin, SEQUENCES)
+            piece = Batch(data[begin:end], SEQUENCES, now, due, None)
             piece.first_id = broker.ids.take(SEQUENCES, now)
             self._pending.append(piece)
-            batch = batch.part(SEQUENCES, batch.count)
-            batch.publisher = publisher
+            begin = end
+            count -= SEQUENCES
+        batch = Batch(data[begin:], count, now, due, publisher)
         batch.first_id = broker.ids.take(batch.count, now)
         self._pending.append(batch)
         return batch
