@@ -3,7 +3,8 @@
     python bench/idle.py [--connections 10000] [--channels 10000] [--seconds 30] [--nsqd "nsqd"]
 
 Connections are subscribed, ready, and answer heartbeats, as real consumers do: one every 30 s each. Channels have no
-consumer, as after a night's deployment. `--nsqd` may be any nsqd; the figures are the kernel's accounting of its process.
+consumer, as after a night's deployment. `--nsqd` may be any nsqd; the figures are the kernel's accounting of its
+process.
 """
 
 import argparse

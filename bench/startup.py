@@ -2,10 +2,10 @@
 
     python bench/startup.py [--topics 1000] [--messages 10000000] [--queued 1000000] [--size 200] [--nsqd "nsqd"]
 
-Times are from starting the process to its line `TCP: listening on`. The log of the big start is written by MPUBs of 200,
-divided evenly among the topics, of which each has two channels that have read nothing; it needs `--messages` times
-`--size` bytes below $TMPDIR. Memory is what the process's resident memory grew by while messages were published, divided
-by their number, less their bodies.
+Times are from starting the process to its line `TCP: listening on`. The log of the big start is written by MPUBs of
+200, divided evenly among the topics, of which each has two channels that have read nothing; it needs `--messages`
+times `--size` bytes below $TMPDIR. Memory is what the process's resident memory grew by while messages were
+published, divided by their number, less their bodies.
 """
 
 import argparse

@@ -17,7 +17,8 @@ PURE = {
 LAYERS = {
     "wire": PURE - {"nsqkit.nsqd.core"} | {"zlib", "cramjam"},
     "nsqd/core": PURE,
-    "nsqd/storage": PURE | {"os", "re", "struct", "threading", "types", "google_crc32c", "nsqkit.nsqd.storage"},
+    "nsqd/storage": PURE
+    | {"os", "re", "struct", "threading", "types", "google_crc32c", "nsqkit.nsqd.storage"},
 }
 
 
@@ -49,6 +50,8 @@ def test_a_layer_imports_only_what_it_may(layer: str) -> None:
 
 def test_modules_are_short_enough_to_read() -> None:
     """No module has more than 500 lines."""
-    sizes = {str(file.relative_to(PACKAGE)): len(file.read_text().splitlines()) for file in PACKAGE.rglob("*.py")}
+    sizes = {
+        str(file.relative_to(PACKAGE)): len(file.read_text().splitlines()) for file in PACKAGE.rglob("*.py")
+    }
 
     assert {} == {name: size for name, size in sizes.items() if size > 500}

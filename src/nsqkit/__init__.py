@@ -1,4 +1,4 @@
-"""NSQ in Python. Importing this package loads nothing else; `Nsqd` and `NsqdOptions` are loaded when they are asked for.
+"""NSQ in Python. Importing this package loads nothing; `Nsqd` and `NsqdOptions` are loaded when they are asked for.
 
 async with Nsqd(NsqdOptions(data_path=path, tcp_address="127.0.0.1:0")) as nsqd:
     await nsqd.wait()

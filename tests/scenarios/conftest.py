@@ -89,7 +89,7 @@ class Client:
 
     def finish(self, *ids: bytes) -> None:
         """FIN each of them."""
-        self.send(b"".join([b"FIN %s\n" % id for id in ids]))
+        self.send(b"".join([b"FIN %s\n" % one for one in ids]))
 
     def requeue(self, id: bytes, delay_ms: int) -> None:
         """REQ."""
@@ -222,8 +222,8 @@ def is_sync(kind: int, payload: bytes) -> bool:
 
 def as_message(payload: bytes) -> Message:
     """The message in a frame's payload."""
-    timestamp, attempts, id = struct.unpack_from(">qH16s", payload)
-    return Message(id, attempts, timestamp, payload[26:])
+    timestamp, attempts, message_id = struct.unpack_from(">qH16s", payload)
+    return Message(message_id, attempts, timestamp, payload[26:])
 
 
 def command(line: str, body: bytes | None = None) -> bytes:

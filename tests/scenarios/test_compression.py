@@ -14,7 +14,9 @@ import pytest
 from tests.scenarios.conftest import Client, Closed, batch, command
 
 MEGABYTE = 1 << 20
-ROOM = 48 * MEGABYTE  # what a hostile stream may cost: some pieces, the transport's buffers, the allocator's waste
+ROOM = (
+    48 * MEGABYTE
+)  # what a hostile stream may cost: some pieces, the transport's buffers, the allocator's waste
 CODECS = ["deflate", "snappy"]
 SNAPPY_START = b"\xff\x06\x00\x00sNaPpY"
 
@@ -26,8 +28,11 @@ class SnappyReader:
         self._rest = b""
 
     def __call__(self, data: bytes) -> bytes:
+        """What these bytes complete."""
         raw, at, decoded = self._rest + data, 0, []
-        while len(raw) >= at + 4 and len(raw) >= (end := at + 4 + int.from_bytes(raw[at + 1 : at + 4], "little")):
+        while len(raw) >= at + 4 and len(raw) >= (
+            end := at + 4 + int.from_bytes(raw[at + 1 : at + 4], "little")
+        ):
             if raw[at] != 0xFF:
                 decoded.append(bytes(cramjam.snappy.decompress(SNAPPY_START + raw[at:end])))
             at = end
@@ -63,7 +68,14 @@ def compress(client: Client, codec: str, level: int = 6) -> Client:
 def bodies_of_all_kinds() -> list[bytes]:
     """Small, big, easy to compress, impossible to compress."""
     noise = random.Random(7).randbytes
-    return [b"x", b"x" * MEGABYTE, noise(MEGABYTE), noise(65536), b"y" * 65536, *[noise(50) for _ in range(500)]]
+    return [
+        b"x",
+        b"x" * MEGABYTE,
+        noise(MEGABYTE),
+        noise(65536),
+        b"y" * 65536,
+        *[noise(50) for _ in range(500)],
+    ]
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -156,7 +168,7 @@ BOMBS = {
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("what", BOMBS)
 def test_a_bomb_costs_bounded_memory(launch, codec, what):
-    """A stream that unpacks to a thousand times as much is taken piece by piece, and refused or executed as any other."""
+    """A stream that unpacks to a thousand times as much is taken piece by piece, and treated as any other."""
     nsqd = launch("--mem-queue-size=1")
     client = compress(nsqd.connect(), codec)
     client.publish("orders#ephemeral", b"x")

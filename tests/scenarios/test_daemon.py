@@ -26,7 +26,9 @@ from tests.scenarios.conftest import Client, Closed, command, program
 IDLE = int(os.environ.get("NSQKIT_IDLE_CONNECTIONS", "2000"))
 MODES = ["memory", "os", "fsync"]
 MEGABYTE = 1 << 20
-ROOM = 48 * MEGABYTE  # what one client may cost beyond its messages: buffers of the transport, the allocator's waste
+ROOM = (
+    48 * MEGABYTE
+)  # what one client may cost beyond its messages: buffers of the transport, the allocator's waste
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="prlimit and /proc are Linux's")
 
@@ -352,7 +354,10 @@ BAD = {
         b"  V2MPUB t\n" + size(13) + size(2) + size(1) + b"x" + size(-5),
         "E_BAD_MESSAGE MPUB invalid message(1) body size -5",
     ),
-    "no JSON": (b"  V2IDENTIFY\n" + size(4) + b"\xff\xfe\xfd\xfc", "E_BAD_BODY IDENTIFY failed to decode JSON body"),
+    "no JSON": (
+        b"  V2IDENTIFY\n" + size(4) + b"\xff\xfe\xfd\xfc",
+        "E_BAD_BODY IDENTIFY failed to decode JSON body",
+    ),
     "deep JSON": (
         b"  V2IDENTIFY\n" + size(200_000) + b"[" * 200_000,
         "E_BAD_BODY IDENTIFY failed to decode JSON body",
@@ -372,7 +377,7 @@ BAD = {
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
     """An nsqd for tests that leave it as it was."""
-    from tests.scenarios.conftest import Daemon  # noqa: PLC0415
+    from tests.scenarios.conftest import Daemon
 
     nsqd = Daemon(tmp_path_factory.mktemp("shared")).start()
     yield nsqd

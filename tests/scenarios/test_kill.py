@@ -100,7 +100,11 @@ def test_nothing_kept_is_lost_and_nothing_settled_returns(launch, mode):
     """Whatever was answered OK is delivered; what was finished well before a kill is not delivered again."""
     print(f"NSQKIT_KILL_SEED={SEED}")
     chance = random.Random(f"{SEED} {mode}")
-    flags = [f"--durability={mode}", f"--checkpoint-interval={CHECKPOINT_S * 1000:.0f}ms", "--sync-timeout=300ms"]
+    flags = [
+        f"--durability={mode}",
+        f"--checkpoint-interval={CHECKPOINT_S * 1000:.0f}ms",
+        "--sync-timeout=300ms",
+    ]
     daemon = launch(*flags, "--max-bytes-per-file=2000000", "--mem-queue-size=2000")
     record = Record()
     for number in range(ROUNDS):

@@ -72,7 +72,9 @@ class Player:
         self.counts: Counter[str] = Counter()
         self.seen = bytearray(messages)
         self.missing = messages
-        self.failed: list[list[bytes]] = []  # to be published again, but not in this pass: it may fail at once
+        self.failed: list[
+            list[bytes]
+        ] = []  # to be published again, but not in this pass: it may fail at once
         self.waiting: list[list[bytes]] = []  # to be published again
         self.next = 0
         self.open = 0

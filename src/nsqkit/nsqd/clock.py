@@ -1,8 +1,8 @@
 """The daemon's clock: ns since the epoch, never going back.
 
-Timeouts must not depend on somebody setting the clock, while times that outlast a restart need the calendar. So this clock runs
-with the monotonic one from where the calendar was at the start; if the calendar gets ahead (a suspended machine, a clock
-that was set) it follows, and if the calendar goes back it does not.
+Timeouts must not depend on somebody setting the clock, while times that outlast a restart need the calendar. So this
+clock runs with the monotonic one from where the calendar was at the start; if the calendar gets ahead (a suspended
+machine, a clock that was set) it follows, and if the calendar goes back it does not.
 """
 
 import time

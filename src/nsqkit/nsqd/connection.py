@@ -1,11 +1,12 @@
 """One socket, one session: bytes from the transport go in, the session's output goes out once per turn.
 
 The class is what asyncio calls a protocol, without inheriting from it: it is compiled. Layers that IDENTIFY agrees on
-(compression; TLS comes with a later issue of its own transport) sit here, between the socket and the session.
+(compression) sit here, between the socket and the session.
 
-Back-pressure: while the transport holds more than it should, `session.blocked` keeps messages in their channel. While it
-holds far more, which only replies can cause, nothing is read from that client either. Nor is it while a chunk is still
-being unpacked: a few bytes may stand for a thousand times as many, so each pass of the loop executes one piece of them.
+Back-pressure: while the transport holds more than it should, `session.blocked` keeps messages in their channel. While
+it holds far more, which only replies can cause, nothing is read from that client either. Nor is it while a chunk is
+still being unpacked: a few bytes may stand for a thousand times as many, so each pass of the loop executes one piece
+of them.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Connection(Outlet):
         self._turns.schedule()
         return True
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - asyncio's interface
         """The connection is gone."""
         session = self._session
         if session is not None:
@@ -103,12 +104,14 @@ class Connection(Outlet):
         if transport is None:
             return
         transport.write(data if self._codec is None else self._codec.encode(data))
-        if not self._choked and self._session is not None and self._session.blocked:
-            if transport.get_write_buffer_size() > TOO_HIGH:
-                self._choked = True
-                self._read_or_not()
+        session = self._session
+        if session is None or not session.blocked or self._choked:
+            return
+        if transport.get_write_buffer_size() > TOO_HIGH:
+            self._choked = True
+            self._read_or_not()
 
-    def hold(self, held: bool) -> None:  # noqa: FBT001 - the interface
+    def hold(self, held: bool) -> None:
         """Stop reading from the client, or go on."""
         self._held = held
         self._read_or_not()

@@ -3,7 +3,8 @@
     async with Nsqd(NsqdOptions(data_path=path, tcp_address="127.0.0.1:0")) as nsqd:
         await nsqd.wait()
 
-The `nsqd` program takes the same path. Everything happens in one event loop; threads only sync files and write checkpoints.
+The `nsqd` program takes the same path. Everything happens in one event loop; threads only sync files and write
+checkpoints.
 """
 
 import asyncio
@@ -107,7 +108,11 @@ class Nsqd:
             known = metadata.load(self.data_path)
             for warning in known.warnings:
                 self.log.warning(warning)
-            found = [t for name in os.listdir(self.data_path) if self._is_log(name) and (t := topic_of_directory(name))]
+            found = [
+                t
+                for name in os.listdir(self.data_path)
+                if self._is_log(name) and (t := topic_of_directory(name))
+            ]
             names = {topic.name for topic in known.topics}.union(found)
             replayed = storage.replay_journal(names.__contains__)
             if replayed:
@@ -115,7 +120,9 @@ class Nsqd:
             for topic in known.topics:
                 self._restore(topic)
             for name in sorted(set(found) - set(self.broker.topics)):
-                self.log.warning(f"TOPIC({name}): its log is there, but nsqd.dat does not name it; it is back")
+                self.log.warning(
+                    f"TOPIC({name}): its log is there, but nsqd.dat does not name it; it is back"
+                )
                 self._restore(metadata.TopicState(name))
             moving.import_queues(self.data_path, self.broker, storage, self.log, self.now())
             self._save_metadata()
@@ -281,5 +288,3 @@ def _raise_file_limit() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-

@@ -100,9 +100,7 @@ class NsqdOptions(Options):
         error="--node-id must be [0,1024)",
         default_text="from the host name",
     )
-    data_path: str = option(
-        "", "directory of messages, metadata and lock; empty: current directory"
-    )
+    data_path: str = option("", "directory of messages, metadata and lock; empty: current directory")
 
     tcp_address: str = option(
         "0.0.0.0:4150", "host:port for clients, or the path of a unix socket", group="Network"

@@ -1,7 +1,7 @@
-"""When the broker gets its turn: at the end of each pass of the event loop that brought something, and when an alarm is due.
+"""When the broker gets its turn: at the end of each pass of the event loop, and when an alarm is due.
 
-All connections that were read in a pass share one turn, so they share one write to each log, and each of them is flushed
-once. There is one timer, for the broker's next deadline; without one and without bytes nothing runs at all.
+All connections that were read in a pass share one turn, so they share one write to each log, and each of them is
+flushed once. There is one timer, for the broker's next deadline; without one and without bytes nothing runs at all.
 """
 
 import asyncio

@@ -1,7 +1,8 @@
 """Compression between the socket and the session, as IDENTIFY agreed on (spec/tcp-protocol.md, section 4).
 
-snappy is its framing format: `[1 kind][3 length, little-endian]` and a chunk; deflate is one raw stream per direction, ended
-at each flush by a sync flush. A codec decodes a bounded piece at a time: a few bytes may stand for a thousand times as many.
+snappy is its framing format: `[1 kind][3 length, little-endian]` and a chunk; deflate is one raw stream per
+direction, ended at each flush by a sync flush. A codec decodes a bounded piece at a time: a few bytes may stand for a
+thousand times as many.
 """
 
 import zlib

@@ -97,7 +97,7 @@ class TouchFailed(ClientError):
     fatal = False
 
 
-class LineTooLong(Exception):  # noqa: N818 - not an error frame: the connection is closed without one
+class LineTooLong(Exception):
     """A command line has no end within `MAX_LINE` bytes."""
 
 

@@ -46,7 +46,9 @@ class Batch:
         "timestamp",
     )
 
-    def __init__(self, data: bytes, count: i64, timestamp: i64, due: i64, publisher: Publisher | None) -> None:
+    def __init__(
+        self, data: bytes, count: i64, timestamp: i64, due: i64, publisher: Publisher | None
+    ) -> None:
         self.data = data
         self.count = count
         self.timestamp = timestamp  # when it was published, ns since the epoch

@@ -1,7 +1,8 @@
 """The broker: every topic, every session, and the turn.
 
 A turn is what happens between two looks at the sockets. Sessions have taken their bytes; then `work` writes what was
-published, gives it to the channels and dispatches each touched channel once, and `flush` sends each connection's output.
+published, gives it to the channels and dispatches each touched channel once, and `flush` sends each connection's
+output.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Broker:
             self.metadata_changed(ephemeral)
         return topic
 
-    def restore_topic(self, name: str, channels: dict[str, bool], paused: bool, now: i64) -> None:  # noqa: FBT001
+    def restore_topic(self, name: str, channels: dict[str, bool], paused: bool, now: i64) -> None:
         """Take over a topic from before a restart: its channels (name: is it paused), and what they owe."""
         topic = self.topic(name)
         topic.paused = paused
@@ -76,7 +77,7 @@ class Broker:
             self.await_sync(topic, Batch(b"", 0, 0, 0, None))  # what was published before must not come back
         self.metadata_changed(topic.ephemeral)
 
-    def metadata_changed(self, ephemeral: bool) -> None:  # noqa: FBT001 - the one fact that matters
+    def metadata_changed(self, ephemeral: bool) -> None:
         """Something changed that must survive a restart, unless it is ephemeral."""
         if not ephemeral:
             self.metadata_dirty = True

@@ -11,7 +11,7 @@ merged (a second copy), dropped (ephemeral only) or lost (a damaged log, reporte
 from __future__ import annotations
 
 from collections import deque
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final
 
 from mypy_extensions import i64
@@ -282,7 +282,9 @@ class Channel(Alarm):
         if self.deleted:
             raise SubscribeFailed("SUB failed to deleted topic/channel")
         if most > 0 and len(self.subscribers) >= most:
-            raise SubscribeFailed(f"SUB failed consumers for {self.topic.name}:{self.name} exceeds limit of {most}")
+            raise SubscribeFailed(
+                f"SUB failed consumers for {self.topic.name}:{self.name} exceeds limit of {most}"
+            )
         self.subscribers.append(subscriber)
 
     def leave(self, subscriber: Subscriber) -> None:
@@ -314,7 +316,7 @@ class Channel(Alarm):
 
     # -- what operators do
 
-    def pause(self, paused: bool) -> None:  # noqa: FBT001 - the state itself
+    def pause(self, paused: bool) -> None:
         """Stop or resume sending. Everything else goes on."""
         if self.paused != paused:
             self.paused = paused
@@ -342,11 +344,6 @@ class Channel(Alarm):
         self.empty()
         for subscriber in list(self.subscribers):
             subscriber.session.hang_up()
-
-    def replace_deferred(self, entries: list[tuple[int, int, Message]]) -> None:
-        """Put other entries in place of the deferred ones: messages moved in the log."""
-        heapify(entries)
-        self.deferred = entries
 
     def flying(self) -> list[Message]:
         """Everything in flight, to consumers present and gone."""

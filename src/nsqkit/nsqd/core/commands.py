@@ -15,6 +15,7 @@ from nsqkit.names import valid_name_bytes
 from nsqkit.nsqd.core.batch import Batch
 from nsqkit.nsqd.core.store import StoreError
 from nsqkit.nsqd.core.subscriber import Subscriber
+from nsqkit.wire.commands import CommandReader, parse_number
 from nsqkit.wire.errors import (
     AuthDisabled,
     BadBody,
@@ -27,7 +28,6 @@ from nsqkit.wire.errors import (
     SubscribeFailed,
     quoted,
 )
-from nsqkit.wire.commands import CommandReader, parse_number
 from nsqkit.wire.identify import MS, negotiate
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from mypy_extensions import i64
 
 from nsqkit.nsqd.core.batch import Batch, batch_of
-from nsqkit.nsqd.core.queue import READ_BLOCK, ReadyQueue, load
+from nsqkit.nsqd.core.queue import READ_BLOCK, ReadyQueue
 from nsqkit.nsqd.core.store import ChannelRecord, Extent, Leftover, StoreError, TopicRecord
 from nsqkit.wire.message import NOWHERE, Message
 
@@ -261,7 +261,7 @@ def _copies(messages: list[Message], store: TopicStore) -> dict[int, Batch]:
 
 
 def _first_untried(queue: ReadyQueue) -> i64:
-    first: i64 = (1 << 62)
+    first: i64 = 1 << 62
     for item in queue.in_memory():
         if isinstance(item, Batch) and item.first_position != NOWHERE:
             first = min(first, item.first_position)

@@ -182,16 +182,18 @@ class ReadyQueue:
     def _load_matured(self, store: TopicStore) -> None:
         """Bring bodies of due messages into memory, at most a block of them."""
         size: i64 = 0
+        batch: Batch | None = None
         while self._matured and size < READ_BLOCK and self._is_next(self._matured[0]):
             message = self._matured[0]
-            found = load(message, store)
+            batch = _covering(message.position, store, batch)
             self._matured.popleft()
             self.stored_count -= 1
-            if found:
+            if batch is None:
+                self.lost_count += 1
+            else:
+                _fill(message, batch)
                 self.put_back(message)
                 size += len(message.body)
-            else:
-                self.lost_count += 1
 
     def trim(self) -> None:
         """Drop what is beyond the limit, newest first, if that is this queue's way; to be called after a dispatch."""
@@ -251,14 +253,24 @@ class ReadyQueue:
 
 def load(message: Message, store: TopicStore) -> bool:
     """Read a message of which only the position is in memory. False: the log has lost it. StoreError: try again."""
-    batches = store.read(message.position, message.position + 1, 1)
-    if not batches or batches[0].first_position > message.position:
-        return False
-    batch = batches[0]
+    batch = _covering(message.position, store, None)
+    if batch is not None:
+        _fill(message, batch)
+    return batch is not None
+
+
+def _covering(position: i64, store: TopicStore, last: Batch | None) -> Batch | None:
+    """The batch that holds `position`: the one that was read last, if it does. None: the log has lost it."""
+    if last is not None and last.first_position <= position < last.first_position + last.count:
+        return last
+    batches = store.read(position, position + 1, 1)
+    return batches[0] if batches and batches[0].first_position <= position else None
+
+
+def _fill(message: Message, batch: Batch) -> None:
     index = message.position - batch.first_position
     found = batch.message(index, batch.offset_of(index))
     message.id = found.id
     message.timestamp = found.timestamp
     message.body = found.body
     message.loaded = True
-    return True

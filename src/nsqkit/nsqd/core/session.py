@@ -45,7 +45,7 @@ class Outlet:
         """Hand bytes to the transport. When it is full it sets `session.blocked`, and calls `session.resume` later."""
         raise NotImplementedError
 
-    def hold(self, held: bool) -> None:  # noqa: FBT001 - the state itself
+    def hold(self, held: bool) -> None:
         """Stop reading, or go on: the session has as many open replies as it may have."""
         raise NotImplementedError
 
@@ -285,7 +285,7 @@ class Session(Publisher):
             self._held = True
             self.outlet.hold(True)
 
-    def settled(self, batch: Batch) -> None:
+    def settled(self, batch: Batch) -> None:  # noqa: ARG002 - whichever it is, replies go out in order
         """A publish was kept, or failed: give the replies that are due now."""
         replies = self._replies
         while replies:

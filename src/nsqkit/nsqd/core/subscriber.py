@@ -41,7 +41,12 @@ class Subscriber(Alarm):
         """How many messages it may be sent now; never negative."""
         session = self.session
         flying: i64 = len(self.in_flight)
-        if session.blocked or session.closed or flying >= self.ready_count or len(session.out) >= OUTPUT_LIMIT:
+        if (
+            session.blocked
+            or session.closed
+            or flying >= self.ready_count
+            or len(session.out) >= OUTPUT_LIMIT
+        ):
             return 0
         return self.ready_count - flying
 

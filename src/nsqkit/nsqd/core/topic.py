@@ -182,7 +182,7 @@ class Topic:
         """Messages that wait for a channel or for the end of the pause."""
         return self.waiting.depth()
 
-    def pause(self, paused: bool, now: i64) -> None:  # noqa: FBT001 - the state itself
+    def pause(self, paused: bool, now: i64) -> None:
         """Hold messages back from the channels, or let them go. Publishing goes on."""
         if self.paused != paused:
             self.paused = paused

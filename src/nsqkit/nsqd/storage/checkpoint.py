@@ -1,6 +1,7 @@
-"""The checkpoint file of a topic: what its channels still owe (core/ledger.py), small and replaced as a whole.
+r"""The checkpoint file of a topic: what its channels still owe (core/ledger.py), small and replaced as a whole.
 
-    | NSQKCKP\\n | version i32 | crc32c u32 | end | last id | needed from | synced: segment, offset, position | channels |
+    | NSQKCKP\n | version i32 | crc32c u32 | end | last id | needed from |
+    | synced: segment, offset, position | channels |
     channel: name, ready extents, deferred extents, leftovers; each list behind its i32 length
 
 All positions are i64. `synced` tells from where on the log has to be checked when it is opened.

@@ -1,9 +1,9 @@
-"""The format of a topic's log, and reading it.
+r"""The format of a topic's log, and reading it.
 
 A segment file, named by the first position in it (20 digits, `.log`), is a header and batches; integers are big-endian:
 
     0           8          12         16                24
-    | NSQKLOG\\n | version  | 0        | first position  | batch | batch | ...
+    | NSQKLOG\n | version  | 0        | first position  | batch | batch | ...
 
     batch: 0       4         8        12      16      20          28         36           44      52
            | NSQb  | length  | crc32c | count | flags | position  | first id | timestamp  | due   | data (length bytes)
@@ -86,7 +86,9 @@ def decode(raw: bytes, at: i64) -> Batch | None:
     checksum: int = extend(extend(0, raw[at + 12 : at + BATCH_HEADER]), data)
     if checksum.to_bytes(4, "big") != raw[at + 8 : at + 12]:
         return None
-    batch = Batch(data, i64(read_i32_be(raw, at + 12)), read_i64_be(raw, at + 36), read_i64_be(raw, at + 44), None)
+    batch = Batch(
+        data, i64(read_i32_be(raw, at + 12)), read_i64_be(raw, at + 36), read_i64_be(raw, at + 44), None
+    )
     batch.first_position = read_i64_be(raw, at + 20)
     batch.first_id = read_i64_be(raw, at + 28)
     batch.carried = (read_i32_be(raw, at + 16) & CARRIED) != 0
