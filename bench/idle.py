@@ -3,14 +3,16 @@
     python bench/idle.py [--connections 10000] [--channels 10000] [--seconds 30] [--nsqd "nsqd"]
 
 Connections are subscribed, ready, and answer heartbeats, as real consumers do: one every 30 s each. Channels have no
-consumer, as after a night's deployment. `--nsqd` may be any nsqd; the figures are the kernel's accounting of its
+consumer, and come from the metadata. `--nsqd` may be any nsqd; the figures are the kernel's accounting of its
 process.
 """
 
 import argparse
 import asyncio
+import json
 import resource
 import sys
+import tempfile
 from collections.abc import Iterator
 
 from nsqkit.bench import frames, process
@@ -81,14 +83,23 @@ async def run(arguments: argparse.Namespace) -> None:
         await measure(f"{count:,} idle connections, with heartbeats", target.pid, arguments.seconds)
         for idler in idlers:
             idler.transport.abort()
-    async with spawned(arguments.nsqd) as target:
-        assert target.pid is not None
-        count = arguments.channels
-        names = [(f"t{number // 10}", f"c{number % 10}") for number in range(count)]
-        hellos = (frames.MAGIC + frames.subscribe(topic, channel) for topic, channel in names)
-        for idler in await connect(target.tcp.port, hellos):
-            idler.transport.abort()
-        await measure(f"{count:,} idle channels of {-(-count // 10):,} topics", target.pid, arguments.seconds)
+    count = arguments.channels
+    with tempfile.TemporaryDirectory(prefix="nsqkit-bench-") as path:
+        write_metadata(f"{path}/nsqd.dat", count)
+        async with spawned(f"{arguments.nsqd} --data-path={path}") as target:
+            assert target.pid is not None
+            await measure(f"{count:,} idle channels, ten to a topic", target.pid, arguments.seconds)
+
+
+def write_metadata(path: str, channels: int) -> None:
+    """So many channels, as an NSQ that was stopped leaves them."""
+    topics = []
+    for first in range(0, channels, 10):
+        numbers = range(first, min(first + 10, channels))
+        known = [{"name": f"channel-{number}", "paused": False} for number in numbers]
+        topics.append({"name": f"topic-{first // 10}", "paused": False, "channels": known})
+    with open(path, "w") as file:
+        json.dump({"version": "1.3.0", "topics": topics}, file)
 
 
 def main() -> int:

@@ -359,6 +359,24 @@ class Daemon:
             self._process.wait()
 
 
+class Peak:
+    """The most memory that a process had since this object was made."""
+
+    def __init__(self, pid: int):
+        self._process = Path(f"/proc/{pid}")
+        (self._process / "clear_refs").write_text("5")  # forget the peak so far
+        self._before = self._high()
+
+    def growth(self) -> int:
+        """Bytes that the peak is above what there was in the beginning."""
+        return self._high() - self._before
+
+    def _high(self) -> int:
+        found = re.search(r"VmHWM:\s+(\d+) kB", (self._process / "status").read_text())
+        assert found
+        return int(found[1]) * 1024
+
+
 @pytest.fixture
 def make_daemon(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
     """Prepares an nsqd without starting it: `make_daemon(*flags, http=False)`."""

@@ -2,16 +2,14 @@
 
 import json
 import random
-import re
 import sys
 import zlib
 from contextlib import suppress
-from pathlib import Path
 
 import cramjam
 import pytest
 
-from tests.scenarios.conftest import Client, Closed, batch, command
+from tests.scenarios.conftest import Client, Closed, Peak, batch, command
 
 MEGABYTE = 1 << 20
 ROOM = (
@@ -182,21 +180,3 @@ def test_a_bomb_costs_bounded_memory(launch, codec, what):
 
     assert peak.growth() < ROOM
     nsqd.connect().publish("orders", b"still there")
-
-
-class Peak:
-    """The most memory that a process had since this object was made."""
-
-    def __init__(self, pid: int):
-        self._process = Path(f"/proc/{pid}")
-        (self._process / "clear_refs").write_text("5")  # forget the peak so far
-        self._before = self._high()
-
-    def growth(self) -> int:
-        """Bytes that the peak is above what there was in the beginning."""
-        return self._high() - self._before
-
-    def _high(self) -> int:
-        found = re.search(r"VmHWM:\s+(\d+) kB", (self._process / "status").read_text())
-        assert found
-        return int(found[1]) * 1024

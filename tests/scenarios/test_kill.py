@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from nsqkit.wire.frames import MESSAGE
-from tests.scenarios.conftest import Client, Closed, Daemon, as_message, batch, command, is_sync
+from tests.scenarios.conftest import NOTHING, Client, Closed, Daemon, as_message, batch, command, is_sync
 
 ROUNDS = int(os.environ.get("NSQKIT_KILL_ROUNDS", "10"))
 SEED = int(os.environ.get("NSQKIT_KILL_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
@@ -89,7 +89,7 @@ def consume(client: Client, record: Record, enough: Callable[[], bool]) -> None:
             record.seen.update(heap)
             if ids:
                 open_heaps.append((time.monotonic(), heap))
-                client.finish(*ids, b"nothing-of-this!")
+                client.finish(*ids, NOTHING)
     except Closed:
         return
 
@@ -151,6 +151,7 @@ def drain(daemon: Daemon, record: Record) -> None:
 
 # -- tails
 
+HEADER = 24  # of a log's segment
 BODY = 94
 ENTRY = 52 + 4 + BODY  # of a log that was published to one by one: a batch's header, a size, a body
 
@@ -194,6 +195,7 @@ def test_damaged_tail_of_the_log(launch, damage):
         path = last(daemon.data_path / TOPIC, "*.log")
         assert path is not None
         hit = damage(path, chance)
+        nothing_left = path.stat().st_size <= HEADER  # as a segment looks that was never written to
 
         daemon.start()
 
@@ -201,7 +203,7 @@ def test_damaged_tail_of_the_log(launch, damage):
         came = [body for body in came if body in bodies]  # what was finished just before a kill comes again
         assert [body for body in bodies if body in came] == came
         assert len(bodies) - -(-hit // ENTRY) <= len(came)
-        if came != bodies and hit % ENTRY:
+        if came != bodies and hit % ENTRY and not nothing_left:
             assert any(word in daemon.log() for word in ("cut off", "damaged")), daemon.log()
 
 

@@ -114,6 +114,8 @@ class Player:
 
     def send(self, bodies: list[bytes]) -> None:
         """MPUB, or PUB if there is only one."""
+        is_open = True
+        self.open += 1
 
         def answered(_: object, data: object) -> None:
             nonlocal is_open
@@ -126,8 +128,6 @@ class Player:
                 self.counts["published again"] += len(bodies)
                 self.failed.append(bodies)
 
-        is_open = True
-        self.open += 1
         if len(bodies) > 1:
             self.writer.mpub(TOPIC, bodies, callback=answered)
         else:

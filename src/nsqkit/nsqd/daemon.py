@@ -83,6 +83,7 @@ class Nsqd:
             await self._abandon()
             raise
         self.turn()
+        self._keeper.after_turn()  # what a killed process wrote is still to be synced
 
     def _listen(self, address: str) -> Listener:
         listener = listen(address, BACKLOG)

@@ -60,7 +60,7 @@ class Housekeeping:
         self._checkpointing: asyncio.Future[None] | None = None
         self._sync_timer: asyncio.TimerHandle | None = None
         self._checkpoint_timer: asyncio.TimerHandle | None = None
-        self._complaint = ""
+        self._complaints: dict[str, str] = {}  # by what fails
         self._stopping = False
 
     def after_turn(self) -> None:
@@ -88,7 +88,7 @@ class Housekeeping:
         if any(batch.count == 0 for _, batch in self._broker.unsynced):
             group = self._broker.take_unsynced()
             error = self._commits.submit(self._write_journal, group).result()
-            self._complain(error)
+            self._complain("the journal", error)
             self._broker.synced(group, error)
 
     def _commit(self) -> None:
@@ -106,7 +106,7 @@ class Housekeeping:
     def _committed(self, group: list[tuple[str, Batch]], done: asyncio.Future[str]) -> None:
         self._committing = None
         error = done.result()
-        self._complain(error)
+        self._complain("the journal", error)
         self._broker.synced(group, error)
         self._turn()
 
@@ -126,7 +126,7 @@ class Housekeeping:
 
     def _synced(self, jobs: Sequence[Job], failures: int, complete: Future[list[str]] | None) -> None:
         self._syncing = None
-        self._finish(jobs)
+        self._finish("syncing", jobs)
         if complete is not None and self._storage.sync_failures == failures:
             self._commits.submit(self._remove_journal, complete)
         if not self._stopping:
@@ -150,7 +150,7 @@ class Housekeeping:
 
     def _checkpointed(self, jobs: Sequence[Job], topics: Sequence[Topic], took: float) -> None:
         self._checkpointing = None
-        self._finish(jobs)
+        self._finish("checkpointing", jobs)
         if any(job.error for job in jobs):
             for topic in topics:
                 topic.note_change()  # try again, even if nothing happens to the topic
@@ -174,29 +174,27 @@ class Housekeeping:
 
     def _carry(self, topic: Topic) -> None:
         assert topic.store is not None
-        try:
-            carry_forward(topic, topic.store)
-        except StoreError as error:
-            self._complain(str(error))
+        error = _attempt(partial(carry_forward, topic, topic.store))
+        self._complain(f"copying leftovers of {topic.name}", error)
 
     # -- both
 
-    def _finish(self, jobs: Sequence[Job]) -> None:
+    def _finish(self, what: str, jobs: Sequence[Job]) -> None:
         error = ""
         for job in jobs:
             job.finish()
             error = error or job.error
-        self._complain(error)
+        self._complain(what, error)
 
-    def _complain(self, error: str) -> None:
+    def _complain(self, what: str, error: str) -> None:
         """Say what is wrong once, and that it is over."""
-        if error != self._complaint:
-            self._complaint = error
+        if error != self._complaints.get(what, ""):
+            self._complaints[what] = error
             if error:
                 self._broker.health = error
                 self._log.error(f"STORAGE: {error}")
             else:
-                self._log.info("STORAGE: works again")
+                self._log.info(f"STORAGE: {what} works again")
 
     async def stop(self) -> None:
         """Wait for what is running; begin nothing new."""

@@ -199,6 +199,22 @@ class TestReplay:
         assert 1 == life.replayed
         assert [b"1", b"3", b"4", b"2"] == [body for body, _ in life.drain("t", "a")]
 
+    def test_a_file_in_front_that_is_gone(self, life):
+        """The system may have made the name of a later file durable, and not that of the first."""
+        life.home.max_bytes_per_file = 1
+        life.topic("t", "a")
+        life.kill()
+        for body in (b"1", b"2", b"3"):
+            life.publish("t", body)
+        life.disk.kill()
+        os.unlink(f"{life.disk.root}/t/{0:020d}.log")
+        os.truncate(f"{life.disk.root}/t/{1:020d}.log", 0)
+
+        life.begin()
+
+        assert 2 == life.replayed
+        assert [b"3", b"1", b"2"] == [body for body, _ in life.drain("t", "a")]
+
     def test_a_log_that_is_gone(self, life):
         """All of it comes back under the old positions."""
         life.topic("t", "a")

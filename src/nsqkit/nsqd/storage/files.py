@@ -176,7 +176,8 @@ class Refill:
 
     def __init__(self, log: TopicLog, first: i64) -> None:
         self._log = log
-        self._start = log.start()
+        checkpoint = log.recovered()
+        self._needed: i64 = 0 if checkpoint is None else checkpoint.needed_from
         self._reach = log.written()
         self._there = _positions(log, first, self._reach)
         self._misplaced: list[Batch] = []
@@ -188,7 +189,9 @@ class Refill:
             self._log.go_to(position)
             self._write(batch)
             return int(batch.count)
-        if self._start <= position < self._reach and int(position) not in self._there:
+        # What is not needed was removed, once the checkpoint that says so was safe.
+        needed = position + batch.count > self._needed
+        if needed and position < self._reach and int(position) not in self._there:
             self._misplaced.append(batch)
         return 0
 
