@@ -10,9 +10,11 @@ JOBS ?= 2
 SOURCES := pyproject.toml setup.py $(shell find src -name '*.py' -o -name py.typed)
 CONFORMANCE := $(abspath ../shared/conformance)
 
-# Conformance tests of features that later versions bring.
+# Conformance tests of features that later versions bring; and one that waits for a disk queue file of the original
+# (`t:c.diskqueue.000000.dat`), where this nsqd has a log per topic: docs/storage.md.
 NOT_YET := \
 	$(foreach file,tls_compression auth statsd lookupd nsqd_lookupd nsqadmin,--ignore=public/test_$(file).py) \
+	--deselect=public/test_persistence.py::test_deleting_removes_the_files \
 	--deselect=public/test_http.py::test_https_beside_http \
 	--deselect=public/test_more.py::test_local_deliveries_are_counted \
 	--deselect=public/test_more.py::test_same_zone_goes_first \
@@ -23,6 +25,7 @@ NOT_YET := \
 
 # The compiled build, and nsqd in the foreground. FLAGS="--mem-queue-size=0" adds flags.
 run: $(VENV)/installed
+	@mkdir -p nsq-data
 	$(VENV)/bin/nsqd --data-path=./nsq-data $(FLAGS)
 
 # Everything CI runs.
