@@ -102,6 +102,19 @@ def test_snappy_chunks_that_can_be_skipped():
     assert b"hellohello" == everything(Snappy(), noise + hello + noise + hello.removeprefix(IDENTIFIER))
 
 
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_skipped_chunk_in_pieces(size):
+    """A chunk that says nothing is passed over as it comes, and what follows it is read."""
+    stream = (
+        IDENTIFIER + b"\xfe\x00\x10\x00" + bytes(4096) + Snappy().encode(b"hello").removeprefix(IDENTIFIER)
+    )
+    codec = Snappy()
+
+    pieces = [everything(codec, stream[at : at + size]) for at in range(0, len(stream), size)]
+
+    assert b"hello" == b"".join(pieces)
+
+
 def test_snappy_stored_chunk():
     """Data that does not shrink comes uncompressed."""
     data = bytes(range(256))
@@ -133,6 +146,16 @@ def test_damaged_deflate():
     """What is no deflate stream raises CodecError."""
     with pytest.raises(CodecError, match="deflate: "):
         everything(deflate(), b"\xff\xff\xff\xff")
+
+
+def test_deflate_stream_that_ended():
+    """Behind the end of a deflate stream there can be nothing more: CodecError."""
+    packer = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
+    codec = deflate()
+    assert b"last" == everything(codec, packer.compress(b"last") + packer.flush(zlib.Z_FINISH))
+
+    with pytest.raises(CodecError, match="ended"):
+        codec.decode(b"more")
 
 
 @pytest.mark.parametrize("make", [deflate, Snappy])

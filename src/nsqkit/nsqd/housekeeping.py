@@ -2,7 +2,7 @@
 
 sync        in `fsync` mode the journal, one sync at a time, each covering every publish that arrived meanwhile;
             in every mode the logs, each --sync-timeout or --sync-every writes
-checkpoint  of topics that changed, each --checkpoint-interval
+checkpoint  of topics that changed, twice in each --checkpoint-interval
 """
 
 import asyncio
@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from time import thread_time
 from typing import Final, Protocol
 
 from nsqkit.log import Log
@@ -49,12 +50,14 @@ class Housekeeping:
         self._memory_mode = options.durability is Durability.MEMORY
         self._sync_every = options.sync_every
         self._sync_timeout = int(options.sync_timeout) / SECOND
-        self._checkpoint_interval = int(options.checkpoint_interval) / SECOND
+        # Half of it, so that what was finished just behind one checkpoint is in the next within the interval.
+        self._checkpoint_pause = int(options.checkpoint_interval) / SECOND / 2
         self._log = log
         self._turn = turn
         self._loop = asyncio.get_running_loop()
         self._commits = ThreadPoolExecutor(1, "nsqd-commit")
-        self._background = ThreadPoolExecutor(1, "nsqd-background")
+        self._syncs = ThreadPoolExecutor(1, "nsqd-sync")
+        self._checkpoints = ThreadPoolExecutor(1, "nsqd-checkpoint")  # which must not wait for a slow sync
         self._committing: asyncio.Future[str] | None = None
         self._syncing: asyncio.Future[None] | None = None
         self._checkpointing: asyncio.Future[None] | None = None
@@ -76,7 +79,7 @@ class Housekeeping:
             elif self._sync_timer is None:
                 self._sync_timer = self._loop.call_later(self._sync_timeout, self._sync)
         if self._broker.dirty and self._checkpoint_timer is None and self._checkpointing is None:
-            self._checkpoint_timer = self._loop.call_later(self._checkpoint_interval, self._checkpoint)
+            self._checkpoint_timer = self._loop.call_later(self._checkpoint_pause, self._checkpoint)
 
     # -- the journal
 
@@ -121,7 +124,7 @@ class Housekeeping:
         complete = self._commits.submit(self._storage.journal.rotate) if self.synchronous else None
         failures = self._storage.sync_failures
         jobs = self._storage.sync_jobs()
-        self._syncing = self._loop.run_in_executor(self._background, _run_all, jobs)
+        self._syncing = self._loop.run_in_executor(self._syncs, _run_all, jobs)
         self._syncing.add_done_callback(lambda _: self._synced(jobs, failures, complete))
 
     def _synced(self, jobs: Sequence[Job], failures: int, complete: Future[list[str]] | None) -> None:
@@ -141,11 +144,11 @@ class Housekeeping:
 
     def _checkpoint(self) -> None:
         self._checkpoint_timer = None
-        began = self._loop.time()
+        began = thread_time()
         topics = self._write_down(leave_old=True)
-        took = self._loop.time() - began
+        took = thread_time() - began
         jobs = self._storage.take_jobs()
-        self._checkpointing = self._loop.run_in_executor(self._background, _run_all, jobs)
+        self._checkpointing = self._loop.run_in_executor(self._checkpoints, _run_all, jobs)
         self._checkpointing.add_done_callback(lambda _: self._checkpointed(jobs, topics, took))
 
     def _checkpointed(self, jobs: Sequence[Job], topics: Sequence[Topic], took: float) -> None:
@@ -154,7 +157,7 @@ class Housekeeping:
         if any(job.error for job in jobs):
             for topic in topics:
                 topic.note_change()  # try again, even if nothing happens to the topic
-        rest = took * SHARE - self._checkpoint_interval
+        rest = took * SHARE - self._checkpoint_pause
         if rest > 0 and not self._stopping:
             self._checkpoint_timer = self._loop.call_later(rest, self._checkpoint)
         elif not self._stopping:
@@ -210,7 +213,8 @@ class Housekeeping:
             assert self._committing is not None
             await asyncio.wait([self._committing])
         self._commits.shutdown()
-        self._background.shutdown()
+        self._syncs.shutdown()
+        self._checkpoints.shutdown()
 
     def close_logs(self) -> None:
         """Write down everything and close the logs: the last thing before the daemon's end."""

@@ -47,7 +47,9 @@ class Deflate(Codec):
         return self._compress.compress(data) + self._compress.flush(zlib.Z_SYNC_FLUSH)
 
     def decode(self, data: bytes) -> tuple[bytes, bytes]:
-        """At most PIECE bytes of the stream. CodecError."""
+        """At most PIECE bytes of the stream. CodecError, also for what follows the stream's end."""
+        if self._decompress.eof and data:
+            raise CodecError("deflate: the stream has ended")
         try:
             piece = self._decompress.decompress(data, PIECE)
         except zlib.error as error:
@@ -61,6 +63,7 @@ class Snappy(Codec):
     def __init__(self) -> None:
         self._compress = cramjam.snappy.Compressor()
         self._rest = b""
+        self._skip = 0  # bytes still to come of a chunk that says nothing
 
     def encode(self, data: bytes) -> bytes:
         """Chunks of at most 64 KiB each; the stream identifier stands before the first."""
@@ -69,6 +72,10 @@ class Snappy(Codec):
 
     def decode(self, data: bytes) -> tuple[bytes, bytes]:
         """The chunks that are complete, up to PIECE bytes of them. CodecError."""
+        if self._skip:
+            skipped = min(self._skip, len(data))
+            self._skip -= skipped
+            data = data[skipped:]
         raw = self._rest + data
         at = 0
         decoded: list[bytes] = []
@@ -79,6 +86,9 @@ class Snappy(Codec):
             if _RESERVED <= kind < 0x80 or (kind < _RESERVED and length > _SNAPPY_CHUNK * 2):
                 raise CodecError(f"snappy: chunk of kind {kind:#x} and {length} bytes")
             if at + 4 + length > len(raw):
+                if kind >= 0x80:  # nothing to unpack: what is still to come is passed over as it comes
+                    self._skip = at + 4 + length - len(raw)
+                    at = len(raw)
                 break
             if kind < _RESERVED:
                 piece = _snappy_chunk(raw[at : at + 4 + length])
