@@ -158,7 +158,13 @@ class Player:
             self.counts["late"] += 1
             message.enable_async()
             self.loop.call_later(MSG_TIMEOUT_S * 1.5, message.finish)
+            self.see(number)  # now: the late FIN may hit the second delivery, on its way to this connection
             return False
+        self.see(number)
+        return True
+
+    def see(self, number: int) -> None:
+        """Note that a message arrived."""
         if not self.seen[number]:
             self.seen[number] = 1
             self.missing -= 1
@@ -166,7 +172,6 @@ class Player:
                 print(self.messages - self.missing, flush=True)
         if self.missing == 0:
             self.loop.call_later(MSG_TIMEOUT_S * 2, self.loop.stop)
-        return True
 
 
 def main(address: str, messages: int) -> None:
