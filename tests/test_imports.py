@@ -18,7 +18,7 @@ LAYERS = {
     "wire": PURE - {"nsqkit.nsqd.core"} | {"zlib", "cramjam"},
     "nsqd/core": PURE,
     "nsqd/storage": PURE
-    | {"os", "re", "struct", "threading", "types", "google_crc32c", "nsqkit.nsqd.storage"},
+    | {"bisect", "os", "re", "struct", "threading", "types", "google_crc32c", "nsqkit.nsqd.storage"},
 }
 
 

@@ -134,6 +134,16 @@ class TestIndex:
             segment.offset_before(position) for position in (0, 9, 10, 19, 40, 1000)
         ]
 
+    def test_the_end_may_be_seen_before_the_front(self):
+        """What is in front of the first remembered batch is remembered too, when it is read later."""
+        segment = Segment("path", 0, 10 * INDEX_STEP)
+        for number in (8, 9, 0, 1, 4):
+            segment.remember(10 * number, FILE_HEADER + number * INDEX_STEP)
+
+        assert [FILE_HEADER + n * INDEX_STEP for n in (0, 1, 1, 4, 4, 8, 9)] == [
+            segment.offset_before(position) for position in (5, 10, 39, 40, 79, 80, 95)
+        ]
+
     def test_only_one_batch_in_a_step_is_remembered(self):
         """The index stays small, and offsets grow."""
         segment = Segment("path", 0, 10 * INDEX_STEP)

@@ -50,8 +50,8 @@ class LogReader:
             if segment.first_position >= stop:
                 break
             offset = segment.offset_before(start)
-            if self._hint_position == start and self._hint_segment == segment.first_position:
-                offset = self._hint_offset
+            if self._hint_position <= start and self._hint_segment == segment.first_position:
+                offset = max(offset, self._hint_offset)
             # Behind its `stop` a segment can only have what was never confirmed, and its positions were given again.
             until = stop if index + 1 == len(segments) else min(stop, segment.stop)
             try:

@@ -12,6 +12,7 @@ The checksum covers everything behind it. `data` is what the publish command bro
 Flag 1: a carried copy (see `Batch.carried`).
 """
 
+from bisect import bisect
 from typing import Final
 
 from google_crc32c import extend
@@ -109,10 +110,16 @@ class Segment:
 
     def remember(self, position: i64, offset: i64) -> None:
         """A batch with this first position begins at `offset`."""
-        if self._offsets and offset < self._offsets[-1] + INDEX_STEP:
-            return
-        self._positions.append(int(position))
-        self._offsets.append(int(offset))
+        offsets = self._offsets
+        if not offsets or offset >= offsets[-1] + INDEX_STEP:
+            self._positions.append(int(position))
+            offsets.append(int(offset))
+        elif offset < offsets[-1]:  # a log's end is looked at first, when it is opened
+            index = bisect(offsets, int(offset))
+            before = i64(offsets[index - 1]) if index > 0 else -INDEX_STEP
+            if offset >= before + INDEX_STEP and offset + INDEX_STEP <= offsets[index]:
+                self._positions.insert(index, int(position))
+                offsets.insert(index, int(offset))
 
     def offset_before(self, position: i64) -> i64:
         """Where to begin looking for `position`: the last remembered batch that is not behind it."""
