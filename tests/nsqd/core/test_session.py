@@ -1,5 +1,6 @@
 """A session: bytes in, replies out in order, heartbeats and deadlines."""
 
+import gc
 import json
 import struct
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsqkit.nsqd.core.session import MAX_REPLIES, Outlet
+from nsqkit.nsqd.core.session import MAX_REPLIES, Outlet, Session
 from nsqkit.wire.frames import ERROR, RESPONSE
 
 OK = (RESPONSE, b"OK")
@@ -541,6 +542,20 @@ def test_gone_twice(node):
     client.leave()
 
     assert ({}, []) == (node.broker.sessions, node.channel("t", "c").subscribers)
+
+
+def test_session_that_is_gone_is_not_kept(node):
+    """Its heartbeat stands among the alarms until it is due, but does not keep the session in memory."""
+    gc.collect()
+    before = sum(isinstance(thing, Session) for thing in gc.get_objects())
+    client = node.client()
+
+    client.leave()
+    node.clients.clear()
+    del client
+    gc.collect()
+
+    assert before == sum(isinstance(thing, Session) for thing in gc.get_objects())
 
 
 def test_nothing_is_executed_after_hanging_up(node):

@@ -78,10 +78,14 @@ class Heartbeat(Alarm):
 
     def __init__(self, session: Session, interval: i64, now: i64) -> None:
         super().__init__()
-        self._session = session
+        self._session: Session | None = session
         self._interval = interval
         self._tick = now + interval
         self._blocked_at: i64 = 0
+
+    def forget(self) -> None:
+        """The session is gone. The alarm stands in the heap until it is due, and must not keep the session alive."""
+        self._session = None
 
     def drained(self) -> None:
         """The client does read, however slowly."""
@@ -90,7 +94,7 @@ class Heartbeat(Alarm):
     def ring(self, now: i64) -> i64:
         """Send a heartbeat when it is time; hang up on who is silent for two intervals or does not read for one."""
         session = self._session
-        if session.closed or session.heartbeat is not self:
+        if session is None or session.closed or session.heartbeat is not self:
             return 0
         if not session.blocked:
             self._blocked_at = 0
@@ -377,7 +381,9 @@ class Session(Publisher):
             return
         self.closed = True
         self._gone = True
-        self.heartbeat = None
+        if self.heartbeat is not None:
+            self.heartbeat.forget()
+            self.heartbeat = None
         self._reader.discard()
         self.broker.sessions.pop(self.number, None)
         if self.subscriber is not None:
