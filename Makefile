@@ -48,7 +48,7 @@ suite: $(VENV)/installed
 
 conformance: $(VENV)/installed
 ifneq ($(wildcard $(CONFORMANCE)/public),)
-	cd $(CONFORMANCE) && PYTHONDONTWRITEBYTECODE=1 NSQD=$(CURDIR)/$(VENV)/bin/nsqd \
+	cd $(CONFORMANCE) && PYTHONDONTWRITEBYTECODE=1 NSQ_SLACK=3 NSQD=$(CURDIR)/$(VENV)/bin/nsqd \
 		NSQLOOKUPD=$(CURDIR)/$(VENV)/bin/nsqlookupd NSQADMIN=$(CURDIR)/$(VENV)/bin/nsqadmin \
 		$(CURDIR)/$(VENV)/bin/pytest public -p no:cacheprovider -p no:randomly --timeout=120 -n $(JOBS) $(NOT_YET)
 else
