@@ -159,7 +159,7 @@ class NsqdOptions(Options):
     max_bytes_per_file: int = option(
         104_857_600, "size at which a new log file is begun, in bytes", within=(1, None)
     )
-    sync_every: int = option(2500, "messages after which a log is synced", within=(1, None))
+    sync_every: int = option(2500, "publish commands after which the logs are synced", within=(1, None))
     sync_timeout: DurationOption = option(
         Duration.parse("2s"), "longest time until a message is synced", within=(MILLISECOND, None)
     )
