@@ -11,7 +11,7 @@ TEXT = (ROOT / "docs" / "heritage.md").read_text()
 
 def test_modules_exist() -> None:
     """Every module that the page names is part of the package."""
-    modules = set(re.findall(r"`((?:nsqd|wire)/[a-z_/]+\.py)`", TEXT))
+    modules = set(re.findall(r"`((?:nsqd|nsqlookupd|web|wire)/[a-z_/]+\.py)`", TEXT))
 
     assert modules
     assert [] == sorted(name for name in modules if not (PACKAGE / name).exists())

@@ -55,3 +55,28 @@ def test_modules_are_short_enough_to_read() -> None:
     }
 
     assert {} == {name: size for name, size in sizes.items() if size > 500}
+
+
+SHARED = ("web", "options", "wire", "cluster.py", "cluster", "program.py", "listen.py", "log.py", "names.py")
+DAEMONS = {"nsqd", "nsqlookupd"}
+
+
+@pytest.mark.parametrize("daemon", sorted(DAEMONS))
+def test_daemons_do_not_import_each_other(daemon: str) -> None:
+    """What two daemons need lies outside of both."""
+    others = {f"nsqkit.{other}" for other in DAEMONS - {daemon}}
+    files = list(PACKAGE.joinpath(daemon).rglob("*.py"))
+
+    assert [] == [(path.name, m) for path in files for m in imports(path) if allowed(m, others)]
+
+
+def test_what_is_shared_imports_no_daemon() -> None:
+    """The machinery of all daemons knows none of them."""
+    files = [path for name in SHARED for path in _modules(PACKAGE / name)]
+    daemons = {f"nsqkit.{daemon}" for daemon in DAEMONS}
+
+    assert [] == [(path.name, m) for path in files for m in imports(path) if allowed(m, daemons)]
+
+
+def _modules(path: Path) -> list[Path]:
+    return [path] if path.is_file() else sorted(path.rglob("*.py"))

@@ -4,8 +4,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from nsqkit.http_docs import http_page
 from nsqkit.nsqd.options import NsqdOptions
-from nsqkit.nsqd.web.documentation import http_page
 from nsqkit.options import Option, Options, Words, declared
 
 DOCS = Path("docs")

@@ -7,8 +7,8 @@ import pytest
 
 from nsqkit.log import Level
 from nsqkit.nsqd.daemon import Nsqd
-from nsqkit.nsqd.http import MAX_HEAD, OneWrite
 from nsqkit.nsqd.options import NsqdOptions
+from nsqkit.web.server import MAX_HEAD, OneWrite
 
 PUB = b"POST /pub?topic=t HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx"
 

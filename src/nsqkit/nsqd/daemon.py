@@ -9,12 +9,12 @@ checkpoints.
 
 import asyncio
 import os
-import signal
-from contextlib import suppress
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from nsqkit.errors import StartError
+from nsqkit.listen import Listener, listen
 from nsqkit.log import Level, Log
 from nsqkit.nsqd import metadata, moving
 from nsqkit.nsqd.clock import Clock
@@ -24,17 +24,18 @@ from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.core.store import StoreError
 from nsqkit.nsqd.datapath import DataPathLock, topic_directory, topic_of_directory
 from nsqkit.nsqd.housekeeping import Housekeeping
-from nsqkit.nsqd.listen import Listener, listen
+from nsqkit.nsqd.memory import GcPauses
 from nsqkit.nsqd.options import NsqdOptions
 from nsqkit.nsqd.settings import settings_of
 from nsqkit.nsqd.storage.disk import Disk
 from nsqkit.nsqd.storage.files import FileStorage
 from nsqkit.nsqd.turns import Turns
 from nsqkit.version import version_line
+from nsqkit.web.profiler import Profiler
 from nsqkit.wire.errors import PublishFailed
 
 if TYPE_CHECKING:
-    from nsqkit.nsqd.http import HttpServer
+    from nsqkit.web.server import HttpServer
 
 BACKLOG: Final = 4096  # connections waiting to be accepted
 
@@ -50,8 +51,11 @@ class Nsqd:
         self.tcp_port = -1
         self.http_port = 0
         self.data_path = self.options.data_path or os.getcwd()
+        self.profiler = Profiler()
+        self.gc_pauses = GcPauses()
         self.broker: Broker
         self.storage: FileStorage
+        self._lookupd_addresses = self.options.nsqlookupd_tcp_addresses
         self._lock: DataPathLock | None = None
         self._loop: asyncio.AbstractEventLoop
         self._connections: set[Connection] = set()
@@ -69,6 +73,7 @@ class Nsqd:
         self._loop = asyncio.get_running_loop()
         self._lock = DataPathLock(self.options.data_path)
         try:
+            self.gc_pauses.start()
             self.log.info(version_line("nsqd"))
             self.log.info(f"ID: {self.options.node_id}")
             tcp = self._listen(self.options.tcp_address)
@@ -148,9 +153,9 @@ class Nsqd:
         return connection  # type: ignore[return-value] # it quacks like one; compiled classes can't inherit it
 
     async def _serve_http(self, listener: Listener) -> None:
-        from nsqkit.nsqd.http import HttpServer  # noqa: PLC0415 - loaded while clients may already connect
+        from nsqkit.nsqd.http import http_server  # noqa: PLC0415 - loaded while clients may already connect
 
-        self._http = HttpServer(self)
+        self._http = http_server(self)
         await self._http.start([listener.socket])
         self.log.info(f"HTTP: listening on {listener.address}")
 
@@ -177,6 +182,7 @@ class Nsqd:
 
     async def _abandon(self) -> None:
         """Close what is open: the last step of a stop, or of a start that failed."""
+        self.gc_pauses.stop()
         for server in self._servers:
             server.close()
         for listener in self._listeners:
@@ -242,6 +248,15 @@ class Nsqd:
         self._turns.schedule()
         await waiter.future
 
+    @property
+    def lookupd_addresses(self) -> Sequence[str]:
+        """The TCP addresses of nsqlookupds that count now."""
+        return self._lookupd_addresses
+
+    def set_lookupd_addresses(self, addresses: Sequence[str]) -> None:
+        """Announce topics and channels there from now on."""
+        self._lookupd_addresses = tuple(addresses)
+
     def set_log_level(self, level: Level) -> None:
         """Change the least severe level that is logged."""
         self.log.level = level
@@ -261,31 +276,3 @@ class _Waiter(Publisher):
             self.future.set_exception(PublishFailed("PUB", batch.cause))
         else:
             self.future.set_result(None)
-
-
-def run(options: NsqdOptions, log: Log) -> int:
-    """Run until SIGTERM or SIGINT; the program's exit code. StartError if it can't start."""
-    import uvloop  # noqa: PLC0415 - embedding works with any loop
-
-    _raise_file_limit()
-    return uvloop.run(_run(options, log))
-
-
-async def _run(options: NsqdOptions, log: Log) -> int:
-    nsqd = Nsqd(options, log)
-    loop = asyncio.get_running_loop()
-    wanted = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, wanted.set)
-    async with nsqd:
-        await wanted.wait()
-    return 0
-
-
-def _raise_file_limit() -> None:
-    """A connection is a file; the system's soft limit is for programs that use select."""
-    import resource  # noqa: PLC0415
-
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -8,7 +8,8 @@ from typing import ClassVar
 
 from nsqkit.errors import OptionError
 from nsqkit.log import Level
-from nsqkit.options import FLOATS, Duration, DurationOption, IgnoredFlag, Options, Words, declared, option
+from nsqkit.options import FLOATS, Duration, DurationOption, IgnoredFlag, Words, declared, option
+from nsqkit.options.daemon import LOG_LEVELS, VERBOSE, DaemonOptions
 from nsqkit.options.kinds import INT, STRING
 
 NODE_IDS = 1024
@@ -45,15 +46,6 @@ class TlsVersion(IntEnum):
     TLS1_3 = 772
 
 
-LOG_LEVELS = Words(
-    {
-        "debug": Level.DEBUG,
-        "info": Level.INFO,
-        "warn": Level.WARNING,
-        "error": Level.ERROR,
-        "fatal": Level.FATAL,
-    }
-)
 DURABILITIES = Words({one.value: one for one in Durability})
 TLS_REQUIRED = Words(
     {"false": TlsRequired.NO, "true": TlsRequired.YES, "tcp-https": TlsRequired.TCP_EXCEPT_HTTP},
@@ -79,11 +71,11 @@ def default_node_id() -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NsqdOptions(Options):
+class NsqdOptions(DaemonOptions):
     """Options of nsqd. Raises OptionError for values out of range, FlagError for features of later versions."""
 
     ignored_flags: ClassVar = (
-        IgnoredFlag("verbose", "use --log-level"),
+        VERBOSE,
         IgnoredFlag("worker-id", "use --node-id, which it sets when given a number", old_name_of="node-id"),
     )
 

@@ -16,18 +16,18 @@ def envelope(got) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE"])
-def test_put(http, method):
+def test_put(http, method, waiting):
     """/put takes any method, and says OK without an envelope."""
     got = http(method, "/put?topic=t", b"x")
 
     assert (200, b"OK") == (got.status, got.body)
-    assert [b"x"] == http.bodies("t")
+    assert [b"x"] == waiting("t")
 
 
-def test_mput(http):
+def test_mput(http, waiting):
     """/mput publishes lines."""
     assert b"OK" == http.post("/mput?topic=t", b"a\n\nb\n").body
-    assert [b"a", b"b"] == http.bodies("t")
+    assert [b"a", b"b"] == waiting("t")
 
 
 @pytest.mark.parametrize("path", ["/put", "/mput"])

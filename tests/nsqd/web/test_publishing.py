@@ -13,14 +13,14 @@ def batch(*bodies: bytes) -> bytes:
     return b"".join([len(bodies).to_bytes(4, "big"), *(len(b).to_bytes(4, "big") + b for b in bodies)])
 
 
-def test_pub(http):
+def test_pub(http, waiting):
     """The body is one message, whatever is in it."""
     got = http.post("/pub?topic=t", b"a\nb\x00")
 
     assert (200, b"OK") == (got.status, got.body)
     assert "text/plain; charset=utf-8" == got.headers["content-type"]
     assert "nsq; version=1.0" == got.headers["x-nsq-content-type"]
-    assert [b"a\nb\x00"] == http.bodies("t")
+    assert [b"a\nb\x00"] == waiting("t")
 
 
 @pytest.mark.parametrize(
@@ -57,10 +57,10 @@ def test_pub_refuses(http, nsqd, query, body, status, text):
 @pytest.mark.parametrize(
     "query", ["topic=a", "&topic=a&", "topic=%61", "topic=a&topic=b", "x=1&topic=a&defer=0"]
 )
-def test_query_forms(http, query):
+def test_query_forms(http, query, waiting):
     """Names may be escaped, empty pairs are skipped, and the first value counts."""
     assert 200 == http.post(f"/pub?{query}", b"x").status
-    assert [b"x"] == http.bodies("a")
+    assert [b"x"] == waiting("a")
 
 
 @pytest.mark.parametrize("defer", ["1500", "%2B1500", "01500"])
@@ -73,10 +73,10 @@ def test_pub_deferred(http, nsqd, defer):
     assert [NOW + 1_500_000_000] == [due for due, _, _ in channel.deferred]
 
 
-def test_pub_in_chunks(http):
+def test_pub_in_chunks(http, waiting):
     """A body without a length is as good."""
     assert 200 == http.post("/pub?topic=t", chunks=[b"a" * 50, b"", b"b" * 50]).status
-    assert [b"a" * 50 + b"b" * 50] == http.bodies("t")
+    assert [b"a" * 50 + b"b" * 50] == waiting("t")
 
 
 def test_oversize_chunks_are_not_gathered(http):
@@ -130,31 +130,31 @@ def test_pub_is_not_logged(http, nsqd):
 # -- many at once
 
 
-def test_mpub_lines(http):
+def test_mpub_lines(http, waiting):
     """Each line is a message: CR stays, empty lines don't count, the last needs no LF."""
     got = http.post("/mpub?topic=t", b"one\n\ntwo\r\n\n\nthree")
 
     assert (200, b"OK") == (got.status, got.body)
-    assert [b"one", b"two\r", b"three"] == http.bodies("t")
+    assert [b"one", b"two\r", b"three"] == waiting("t")
 
 
 @pytest.mark.parametrize("flag", ["true", "1", "yes", "", "TRUE"])
-def test_mpub_binary(http, nsqd, flag):
+def test_mpub_binary(http, nsqd, flag, waiting):
     """Everything but `false` and `0` means binary; odd words are reported."""
     body = batch(b"a\nb", b"\x00") + b"more"
 
     assert 200 == http.post(f"/mpub?topic=t&binary={flag}", body).status
 
-    assert [b"a\nb", b"\x00"] == http.bodies("t")
+    assert [b"a\nb", b"\x00"] == waiting("t")
     assert (flag in {"true", "1"}) == (not any("deprecated" in line for line in nsqd.lines))
 
 
 @pytest.mark.parametrize("flag", ["false", "0"])
-def test_mpub_binary_off(http, flag):
+def test_mpub_binary_off(http, flag, waiting):
     """`false` and `0` mean text."""
     http.post(f"/mpub?topic=t&binary={flag}", b"a\nb")
 
-    assert [b"a", b"b"] == http.bodies("t")
+    assert [b"a", b"b"] == waiting("t")
 
 
 @pytest.mark.parametrize("body", [b"", b"\n\n"])
@@ -206,7 +206,7 @@ def test_mpub_deferred(http, nsqd):
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.binary(min_size=1, max_size=20), min_size=1, max_size=8), st.integers(0, 60))
-def test_binary_is_cut_anywhere(http, bodies, length):
+def test_binary_is_cut_anywhere(http, waiting, bodies, length):
     """A batch cut short is refused, a whole one gives back its messages."""
     whole = batch(*bodies)
     cut = whole[:length]
@@ -214,6 +214,6 @@ def test_binary_is_cut_anywhere(http, bodies, length):
     got = http.post("/mpub?topic=cut&binary=1", cut)
 
     if len(cut) == len(whole):
-        assert bodies == http.bodies("cut")[-len(bodies) :]
+        assert bodies == waiting("cut")[-len(bodies) :]
     else:
         assert (413, "BAD_BODY" if length < 4 else "BAD_MESSAGE") == (got.status, got.json()["message"])

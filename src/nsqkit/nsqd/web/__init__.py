@@ -1,6 +1,1 @@
-"""nsqd's HTTP API: what each endpoint does, and how its answer looks. The server around it is `nsqd/http.py`.
-
-    front (app) -> row of the table (routes) -> body and query (call) -> endpoint -> value or HttpError -> answers
-
-Endpoints are in `publishing`, `topics`, `info`, `debug` and `legacy`; each is one function and one row.
-"""
+"""nsqd's HTTP API: its endpoints, each one function and one row. The table is in `nsqd/http.py`, the rest in `web`."""

@@ -1,10 +1,13 @@
 """What the HTTP API needs of the daemon."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from nsqkit.log import Level, Log
 from nsqkit.nsqd.core.broker import Broker
+from nsqkit.nsqd.memory import GcPauses
 from nsqkit.nsqd.options import NsqdOptions
+from nsqkit.web.profiler import Profiler
 
 
 class Daemon(Protocol):
@@ -17,6 +20,8 @@ class Daemon(Protocol):
     started_at: int
     tcp_port: int  # -1 for a unix socket
     http_port: int  # likewise; 0 without HTTP
+    profiler: Profiler
+    gc_pauses: GcPauses
 
     def now(self) -> int:
         """The time."""
@@ -29,3 +34,10 @@ class Daemon(Protocol):
 
     def set_log_level(self, level: Level) -> None:
         """Change the least severe level that is logged."""
+
+    @property
+    def lookupd_addresses(self) -> Sequence[str]:
+        """The TCP addresses of nsqlookupds that count now."""
+
+    def set_lookupd_addresses(self, addresses: Sequence[str]) -> None:
+        """Announce topics and channels there from now on."""

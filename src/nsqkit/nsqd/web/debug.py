@@ -1,97 +1,21 @@
-"""/debug: where a running daemon spends time and memory. The paths are those of Go's pprof, the contents Python's."""
+"""/debug: what nsqd has beside the pages of `web/pprof.py`. The paths are Go's, what they do is Python's."""
 
-import asyncio
 import gc
-import html
-import io
 import re
-import sys
-import threading
-import traceback
-from collections import Counter
 from typing import Final
 
-from nsqkit.nsqd.web.answers import HTML, TEXT, Answer, Style
-from nsqkit.nsqd.web.call import Call
 from nsqkit.nsqd.web.daemon import Daemon
-from nsqkit.nsqd.web.errors import BadRequest
-from nsqkit.nsqd.web.profiler import ProfilerBusy
-from nsqkit.nsqd.web.routes import Routes
+from nsqkit.web.answers import Style
+from nsqkit.web.call import Call
+from nsqkit.web.errors import BadRequest
+from nsqkit.web.pprof import whole
+from nsqkit.web.routes import Routes
 
-MAX_PROFILE_SECONDS: Final = 300
-DEFAULT_PROFILE_SECONDS: Final = 30
 MAX_TRACED_FRAMES: Final = 50
-HEAP_LINES: Final = 50
 
 _INTEGER: Final = re.compile(r"[+-]?[0-9]+", re.ASCII)
 
-routes: Final = Routes("Debugging", Style.PLAIN)
-
-
-@routes.get("/debug/pprof/")
-def index(_: Daemon, __: Call) -> Answer:
-    """List the debug pages."""
-    rows = [
-        f'<li><a href="{html.escape(path)}">{html.escape(path)}</a>: {html.escape(meaning)}</li>'
-        for path, meaning in ((route.path, route.meaning) for route in routes if "GET" in route.methods)
-    ]
-    page = f"<!doctype html><title>nsqd debug</title><ul>{''.join(rows)}</ul>\n"
-    return Answer(200, page.encode(), HTML)
-
-
-@routes.get("/debug/pprof/cmdline")
-def cmdline(_: Daemon, __: Call) -> Answer:
-    """Show the command line, its words separated by NUL."""
-    return Answer(200, "\0".join(sys.argv).encode("utf-8", "surrogateescape"), TEXT)
-
-
-@routes.add("GET", "POST", path="/debug/pprof/symbol")
-def symbol(_: Daemon, __: Call) -> str:
-    """Say that there are no addresses to translate: stacks have names already."""
-    return "num_symbols: 0\n"
-
-
-@routes.get("/debug/pprof/profile", params="[seconds]")
-async def profile(_: Daemon, call: Call) -> str:
-    """Take a CPU profile of the event loop for `seconds` (30, at most 300), as collapsed stacks for flame graphs."""
-    seconds = _whole(call, "seconds", DEFAULT_PROFILE_SECONDS)
-    try:
-        return await call.state.profiler.profile(min(max(seconds, 1), MAX_PROFILE_SECONDS))
-    except ProfilerBusy:
-        raise BadRequest("Could not enable CPU profiling: cpu profiling already in use") from None
-
-
-@routes.get("/debug/pprof/goroutine")
-def goroutine(_: Daemon, __: Call) -> str:
-    """Show the stack of every thread and of every asyncio task."""
-    text = io.StringIO()
-    names = {thread.ident: thread.name for thread in threading.enumerate()}
-    for ident, frame in sys._current_frames().items():  # noqa: SLF001 - the documented way to do this
-        text.write(f"thread {names.get(ident, ident)}\n{''.join(traceback.format_stack(frame))}\n")
-    for task in sorted(asyncio.all_tasks(), key=lambda task: task.get_name()):
-        task.print_stack(file=text)
-        text.write("\n")
-    return text.getvalue()
-
-
-@routes.get("/debug/pprof/heap")
-def heap(_: Daemon, __: Call) -> str:
-    """Show where memory was allocated, if that is traced (/debug/setheaptrace), or else what objects there are."""
-    return heap_text()
-
-
-@routes.get("/debug/pprof/block")
-def block(_: Daemon, __: Call) -> str:
-    """Show nothing, for there are no locks to wait for: see goroutine."""
-    return "--- contention:\n"
-
-
-@routes.get("/debug/pprof/threadcreate")
-def threadcreate(_: Daemon, __: Call) -> str:
-    """List the threads."""
-    threads = threading.enumerate()
-    lines = [f"threadcreate profile: total {len(threads)}", *(thread.name for thread in threads)]
-    return "".join(f"{line}\n" for line in lines)
+routes: Final = Routes[Daemon]("Debugging", Style.PLAIN)
 
 
 @routes.put("/debug/setblockrate", params="rate")
@@ -107,7 +31,7 @@ def set_heap_trace(_: Daemon, call: Call) -> None:
     """Trace where memory is allocated, with so many stack frames each (at most 50), or stop that with 0. It is slow."""
     import tracemalloc  # noqa: PLC0415 - hardly ever needed
 
-    frames = _whole(call, "frames", 0)
+    frames = whole(call, "frames", 0)
     tracemalloc.stop()
     if frames > 0:
         tracemalloc.start(min(frames, MAX_TRACED_FRAMES))
@@ -122,26 +46,3 @@ def free_memory(_: Daemon, __: Call) -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it
     if trim is not None:
         trim(0)
-
-
-def heap_text() -> str:
-    """Memory by the line that allocated it if tracemalloc is on, or the most frequent types of objects."""
-    import tracemalloc  # noqa: PLC0415 - hardly ever needed
-
-    if tracemalloc.is_tracing():
-        snapshot = tracemalloc.take_snapshot().filter_traces(
-            [tracemalloc.Filter(False, tracemalloc.__file__)]
-        )
-        return "".join(f"{statistic}\n" for statistic in snapshot.statistics("lineno")[:HEAP_LINES])
-    types = Counter(f"{type(one).__module__}.{type(one).__qualname__}" for one in gc.get_objects())
-    lines = [f"{count:>10} {name}\n" for name, count in types.most_common(HEAP_LINES)]
-    return f"objects that the garbage collector knows: {types.total()}\n{''.join(lines)}"
-
-
-def _whole(call: Call, name: str, default: int) -> int:
-    raw = call.params.get(name, "")
-    if not raw:
-        return default
-    if not _INTEGER.fullmatch(raw) or len(raw) > 9:
-        raise BadRequest(f"invalid {name}: not a whole number")
-    return int(raw)

@@ -5,20 +5,20 @@ from typing import Final
 
 from nsqkit.errors import OptionError
 from nsqkit.nsqd import stats
-from nsqkit.nsqd.web.answers import Answer, Style, json_answer
-from nsqkit.nsqd.web.call import Call
 from nsqkit.nsqd.web.daemon import Daemon
-from nsqkit.nsqd.web.errors import BadRequest, Internal, TooLarge
-from nsqkit.nsqd.web.routes import Body, Routes
 from nsqkit.options import config_value, with_live_value
 from nsqkit.options.duration import SECOND
 from nsqkit.options.kinds import STRINGS, Json, parse_json_list
 from nsqkit.version import NSQ_VERSION, VERSION, compiled
+from nsqkit.web.answers import Answer, Style, json_answer
+from nsqkit.web.call import Call
+from nsqkit.web.errors import BadRequest, Internal, TooLarge
+from nsqkit.web.routes import Body, Routes
 
 LOOKUPDS: Final = "nsqlookupd_tcp_addresses"
 LOG_LEVEL: Final = "log_level"
 
-routes: Final = Routes("Information and configuration")
+routes: Final = Routes[Daemon]("Information and configuration")
 
 _OURS: Final = (b"x-nsqkit-version", f"{VERSION} {'compiled' if compiled() else 'pure'}".encode())
 
@@ -61,7 +61,7 @@ def show_stats(nsqd: Daemon, call: Call) -> stats.Stats | str:
         channel=call.params.get("channel", ""),
         clients=call.switch("include_clients"),
     )
-    pauses = call.state.gc_pauses if call.switch("include_mem") else None
+    pauses = nsqd.gc_pauses if call.switch("include_mem") else None
     now = nsqd.now()
     document = stats.collect(nsqd.broker, nsqd.started_at, wanted, pauses, now)
     if call.params.get("format") == "json":
@@ -72,7 +72,7 @@ def show_stats(nsqd: Daemon, call: Call) -> stats.Stats | str:
 @routes.get("/config/{option}")
 def get_config(nsqd: Daemon, call: Call) -> Json:
     """The value of an option, by its key in the config file. Durations are in ns."""
-    return _value(nsqd, call, call.path_param("option"))
+    return _value(nsqd, call.path_param("option"))
 
 
 @routes.put("/config/{option}", body=Body("max_msg_size", "INVALID_VALUE"))
@@ -86,19 +86,19 @@ def put_config(nsqd: Daemon, call: Call) -> Json:
         if option == LOG_LEVEL:
             nsqd.set_log_level(with_live_value(nsqd.options, option, text).log_level)
         elif option == LOOKUPDS:
-            call.state.lookupd_addresses = list(STRINGS.accept(parse_json_list(text)))
+            nsqd.set_lookupd_addresses(STRINGS.accept(parse_json_list(text)))
         else:
             raise BadRequest("INVALID_OPTION")
     except (ValueError, RecursionError, OptionError):
         raise BadRequest("INVALID_VALUE") from None
-    return _value(nsqd, call, option)
+    return _value(nsqd, option)
 
 
-def _value(nsqd: Daemon, call: Call, option: str) -> Json:
+def _value(nsqd: Daemon, option: str) -> Json:
     if option == LOG_LEVEL:
         return int(nsqd.log.level)
     if option == LOOKUPDS:
-        return [*call.state.lookupd_addresses]
+        return [*nsqd.lookupd_addresses]
     try:
         return config_value(nsqd.options, option)
     except KeyError:

@@ -10,18 +10,18 @@ from typing import Final
 
 from nsqkit.nsqd.core.channel import Channel
 from nsqkit.nsqd.core.topic import Topic
-from nsqkit.nsqd.web import debug
-from nsqkit.nsqd.web.answers import Style
-from nsqkit.nsqd.web.call import Call
 from nsqkit.nsqd.web.daemon import Daemon
-from nsqkit.nsqd.web.errors import BadRequest, Internal, NotFound, Unavailable
 from nsqkit.nsqd.web.publishing import BATCH, MESSAGE, due_time, publish, publish_batch
-from nsqkit.nsqd.web.routes import Routes
 from nsqkit.options.duration import SECOND
+from nsqkit.web import pprof
+from nsqkit.web.answers import Style
+from nsqkit.web.call import Call
+from nsqkit.web.errors import BadRequest, Internal, NotFound, Unavailable
+from nsqkit.web.routes import Routes
 
 HEAP_FILE: Final = "nsqd.mprof"
 
-routes: Final = Routes("Endpoints of NSQ 0.1 and 0.2", Style.ENVELOPE)
+routes: Final = Routes[Daemon]("Endpoints of NSQ 0.1 and 0.2", Style.ENVELOPE)
 
 
 @routes.any("/put", params="topic, [defer]", body=MESSAGE, hot=True)
@@ -144,7 +144,7 @@ def mem_profile(nsqd: Daemon, _: Call) -> str:
     path = os.path.join(nsqd.data_path, HEAP_FILE)
     try:
         with open(path, "w", encoding="utf-8") as file:
-            file.write(debug.heap_text())
+            file.write(pprof.heap_text())
     except OSError as error:
         nsqd.log.error(f"failed to write {path} - {error}")
         raise Internal("INTERNAL_ERROR") from error
@@ -154,7 +154,7 @@ def mem_profile(nsqd: Daemon, _: Call) -> str:
 @routes.any("/cpu_profile", params="[seconds]")
 async def cpu_profile(nsqd: Daemon, call: Call) -> str:
     """Take a CPU profile, as /debug/pprof/profile does."""
-    return await debug.profile(nsqd, call)
+    return await pprof.profile(nsqd, call)
 
 
 def _dump(channel: Channel) -> Iterator[str]:

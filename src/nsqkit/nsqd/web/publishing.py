@@ -4,17 +4,17 @@ import re
 from typing import Final
 
 from nsqkit.nsqd.core.store import StoreError
-from nsqkit.nsqd.web.call import Call
 from nsqkit.nsqd.web.daemon import Daemon
-from nsqkit.nsqd.web.errors import BadRequest, TooLarge, Unavailable
-from nsqkit.nsqd.web.routes import Body, Routes
+from nsqkit.web.call import Call
+from nsqkit.web.errors import BadRequest, TooLarge, Unavailable
+from nsqkit.web.routes import Body, Routes
 from nsqkit.wire.commands import CommandReader
 from nsqkit.wire.errors import BadBody, BadMessage, PublishFailed
 
 MESSAGE: Final = Body("max_msg_size", "MSG_TOO_BIG")
 BATCH: Final = Body("max_body_size", "BODY_TOO_BIG")
 
-routes: Final = Routes("Publishing")
+routes: Final = Routes[Daemon]("Publishing")
 
 _ONLY_TOPIC: Final = re.compile(rb"topic=([.a-zA-Z0-9_-]{1,64})")  # nearly every query there is
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)

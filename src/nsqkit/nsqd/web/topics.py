@@ -7,12 +7,12 @@ from typing import Final
 
 from nsqkit.nsqd.core.channel import Channel
 from nsqkit.nsqd.core.topic import Topic
-from nsqkit.nsqd.web.call import Call
 from nsqkit.nsqd.web.daemon import Daemon
-from nsqkit.nsqd.web.errors import NotFound
-from nsqkit.nsqd.web.routes import Routes
+from nsqkit.web.call import Call
+from nsqkit.web.errors import NotFound
+from nsqkit.web.routes import Routes
 
-routes: Final = Routes("Topics and channels")
+routes: Final = Routes[Daemon]("Topics and channels")
 
 
 @routes.post("/topic/create", params="topic")

@@ -1,11 +1,11 @@
-"""The page docs/http.md, written from the table of endpoints."""
+"""The page docs/http.md, written from the daemons' tables of endpoints."""
 
 from collections.abc import Iterator, Mapping
 from itertools import groupby
-from typing import Final
+from typing import Any, Final
 
-from nsqkit.nsqd.web.app import endpoints
-from nsqkit.nsqd.web.routes import MAX_ADMIN_BODY, Route
+from nsqkit.nsqd.http import ENDPOINTS
+from nsqkit.web.routes import MAX_ADMIN_BODY, Route
 
 PARAMETERS: Final[Mapping[str, str]] = {
     "topic": "name of a topic; in `/stats` only this topic is shown",
@@ -69,7 +69,7 @@ Scripts of 2012 and 2013 go on working. Errors have status 500 and the form of t
 def http_page() -> str:
     """Every endpoint with method, path, parameters and meaning."""
     lines = [_HEAD]
-    for group, rows in groupby(endpoints(), key=lambda row: row.group):
+    for group, rows in groupby(ENDPOINTS, key=lambda row: row.group):
         lines += [f"## {group}", "", "| Method | Path | Parameters | Meaning |", "|---|---|---|---|"]
         lines += [_row(row) for row in rows]
         lines.append(_REMARKS.get(group, ""))
@@ -78,11 +78,11 @@ def http_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-def parameters(row: Route) -> Iterator[str]:
+def parameters(row: Route[Any]) -> Iterator[str]:
     """The names of a row's parameters."""
     return (word.strip("[] ") for word in row.params.split(",") if word)
 
 
-def _row(row: Route) -> str:
+def _row(row: Route[Any]) -> str:
     methods = ", ".join(row.methods) or "any"
     return f"| {methods} | `{row.path}` | {row.params} | {row.meaning} |"

@@ -8,8 +8,7 @@ from urllib.parse import unquote_to_bytes
 from starlette.types import Receive, Scope
 
 from nsqkit.names import valid_name
-from nsqkit.nsqd.web.errors import BadRequest, Internal, TooLarge
-from nsqkit.nsqd.web.state import HttpState
+from nsqkit.web.errors import BadRequest, Internal, TooLarge
 
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9a-fA-F]{2})")
 
@@ -17,12 +16,11 @@ _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9a-fA-F]{2})")
 class Call:
     """What was asked for. The query is parsed when the first parameter is wanted; then BadRequest if it is bad."""
 
-    __slots__ = ("_params", "body", "scope", "state")
+    __slots__ = ("_params", "body", "scope")
 
-    def __init__(self, scope: Scope, body: bytes, state: HttpState) -> None:
+    def __init__(self, scope: Scope, body: bytes) -> None:
         self.scope = scope
         self.body = body
-        self.state = state
         self._params: Mapping[str, str] | None = None
 
     @property

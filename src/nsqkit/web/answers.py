@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from nsqkit.nsqd.web.errors import HttpError
+from nsqkit.web.errors import HttpError
 
 JSON: Final = "application/json; charset=utf-8"
 TEXT: Final = "text/plain; charset=utf-8"

@@ -1,4 +1,4 @@
-"""The ASGI application: what publishes first, then Starlette's router, and a log line for what it answered.
+"""The ASGI application of a table of endpoints: what is hot first, then Starlette's router, and a log line for it.
 
 Paths are exact. One that is wrong only in its case or its slashes is redirected, as NSQ does.
 """
@@ -6,9 +6,10 @@ Paths are exact. One that is wrong only in its case or its slashes is redirected
 import posixpath
 import traceback
 from collections.abc import Iterable, Mapping
+from functools import partial
 from inspect import isawaitable
 from time import perf_counter_ns
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import quote
 
 from starlette.routing import Route as StarletteRoute
@@ -16,42 +17,34 @@ from starlette.routing import Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nsqkit.log import Level
-from nsqkit.nsqd.core.store import StoreError
-from nsqkit.nsqd.web import debug, info, legacy, publishing, topics
-from nsqkit.nsqd.web.answers import Answer, Style, answer, refusal
-from nsqkit.nsqd.web.call import Call, read_body
-from nsqkit.nsqd.web.daemon import Daemon
-from nsqkit.nsqd.web.errors import HttpError, Internal, MethodNotAllowed, NotFound
-from nsqkit.nsqd.web.routes import Route
-from nsqkit.nsqd.web.state import HttpState
 from nsqkit.options.duration import Duration
+from nsqkit.web.answers import Answer, Style, answer, refusal
+from nsqkit.web.call import Call, read_body
+from nsqkit.web.errors import HttpError, Internal, MethodNotAllowed, NotFound
+from nsqkit.web.host import Host
+from nsqkit.web.routes import Route
 
-TABLE: Final[tuple[Route, ...]] = (
-    *publishing.routes,
-    *topics.routes,
-    *info.routes,
-    *debug.routes,
-    *legacy.routes,
-)
+H = TypeVar("H", bound=Host)
 
 _TODAY: Final = (b"accept", b"application/vnd.nsq; version=1.0")
 
 
-def endpoints() -> tuple[Route, ...]:
-    """Every endpoint, in the order of the docs."""
-    return TABLE
-
-
 class HttpApp:
-    """All of the HTTP API, for one daemon."""
+    """The HTTP API of one daemon.
 
-    def __init__(self, nsqd: Daemon, state: HttpState) -> None:
-        self._nsqd = nsqd
+    Exceptions among `expected` are failures of what the daemon stands on, such as the disk: 500, and a line in the
+    log that needs no traceback.
+    """
+
+    def __init__(
+        self, daemon: H, table: Iterable[Route[H]], expected: tuple[type[Exception], ...] = ()
+    ) -> None:
+        self._log = daemon.log
         resources: dict[str, Resource] = {}
         self._hot: dict[str, Resource] = {}
-        for row in TABLE:
+        for row in table:
             resource = resources.setdefault(row.path, Resource())
-            resource.add(row.methods, Endpoint(row, nsqd, state))
+            resource.add(row.methods, Endpoint(row, daemon, expected))
             if row.hot:
                 self._hot[row.path] = resource
         self._router: ASGIApp = Router(
@@ -66,7 +59,7 @@ class HttpApp:
         endpoint = hot.endpoint(scope["method"]) if hot else None
         if endpoint is not None:
             await endpoint(scope, receive, send)
-        elif self._nsqd.log.enabled(Level.INFO):
+        elif self._log.enabled(Level.INFO):
             await self._serve_and_log(scope, receive, send)
         else:
             await self._router(scope, receive, send)
@@ -84,17 +77,18 @@ class HttpApp:
 
         await self._router(scope, receive, watch)
         elapsed = Duration(perf_counter_ns() - began)
-        self._nsqd.log.info(f"{status} {scope['method']} {_uri(scope)} ({_peer(scope)}) {elapsed}")
+        self._log.info(f"{status} {scope['method']} {_uri(scope)} ({_peer(scope)}) {elapsed}")
 
 
 class Endpoint:
     """One row of the table: body in, answer out. Whatever the function raises becomes an answer here."""
 
-    def __init__(self, row: Route, nsqd: Daemon, state: HttpState) -> None:
+    def __init__(self, row: Route[H], daemon: H, expected: tuple[type[Exception], ...]) -> None:
         self._row = row
-        self._nsqd = nsqd
-        self._state = state
-        self._limit = row.body.limit(nsqd.options) if row.body else 0
+        self._function = partial(row.endpoint, daemon)
+        self._log = daemon.log
+        self._expected = expected
+        self._limit = row.body.limit(daemon.options) if row.body else 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -104,20 +98,20 @@ class Endpoint:
             style = Style.NSQ
         try:
             body = await read_body(scope, receive, self._limit, row.body.too_big) if row.body else b""
-            value = row.endpoint(self._nsqd, Call(scope, body, self._state))
+            value = self._function(Call(scope, body))
             if isawaitable(value):
                 value = await value
             response = answer(value, style)
         except HttpError as error:
             response = refusal(error, style)
-        except StoreError as error:
+        except self._expected as error:
             response = self._failed(scope, f"failed - {error}", style)
         except Exception:  # noqa: BLE001 - a defect in one endpoint must not show as anything but this
             response = self._failed(scope, f"crashed - {traceback.format_exc()}", style)
         await response(scope, receive, send)
 
     def _failed(self, scope: Scope, how: str, style: Style) -> Answer:
-        self._nsqd.log.error(f"{scope['method']} {_uri(scope)} {how}")
+        self._log.error(f"{scope['method']} {_uri(scope)} {how}")
         return refusal(Internal("INTERNAL_ERROR"), style)
 
 

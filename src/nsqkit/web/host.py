@@ -1,0 +1,23 @@
+"""What the HTTP machinery needs of the daemon that it serves."""
+
+from typing import Protocol
+
+from nsqkit.log import Log
+from nsqkit.options import Options
+from nsqkit.web.profiler import Profiler
+
+
+class Host(Protocol):
+    """A daemon."""
+
+    @property
+    def log(self) -> Log:
+        """Where requests and failures are noted."""
+
+    @property
+    def options(self) -> Options:
+        """Limits of bodies are options."""
+
+    @property
+    def profiler(self) -> Profiler:
+        """What takes CPU profiles."""

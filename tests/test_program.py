@@ -1,0 +1,122 @@
+"""A daemon's program: messages and exit codes. The daemon itself is replaced."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from nsqkit import program
+from nsqkit.errors import StartError
+from nsqkit.options import option
+from nsqkit.options.daemon import DaemonOptions
+from nsqkit.version import version_line
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleOptions(DaemonOptions):
+    """Options of a daemon."""
+
+    log_prefix: str = option("[sample] ", "put before each log line")
+    most: int = option(10, "how many at most", within=(0, 100))
+    secret: str = option("", "a secret", later="secrecy")
+
+
+class Daemon:
+    """A daemon that stops at once, or fails to start, and keeps what it was started with."""
+
+    def __init__(self):
+        self.started: list[SampleOptions] = []
+        self.failure: StartError | None = None
+
+    def main(self, *argv):
+        """The program."""
+        return program.main("sample", SampleOptions, self.serve, argv)
+
+    def serve(self, options, log):
+        """Run."""
+        self.started.append(options)
+        if self.failure is not None:
+            raise self.failure
+        log.debug("running")
+        return 0
+
+
+@pytest.fixture
+def daemon():
+    """The program and the daemon in it."""
+    return Daemon()
+
+
+def test_options_reach_the_daemon(daemon, capfd):
+    """The program runs the daemon with the options asked for and returns its exit code."""
+    assert 0 == daemon.main("--most=66", "--log-level=debug", "--log-prefix=[x] ")
+
+    assert [66] == [options.most for options in daemon.started]
+    err = capfd.readouterr().err
+    assert err.startswith("[x] ")
+    assert err.endswith(" DEBUG: running\n")
+
+
+def test_version(capsys, daemon):
+    """--version prints one line and starts nothing."""
+    assert 0 == daemon.main("--version")
+    assert version_line("sample") + "\n" == capsys.readouterr().out
+    assert [] == daemon.started
+
+
+def test_help(capsys, daemon):
+    """--help prints the usage."""
+    assert 0 == daemon.main("-help")
+    assert capsys.readouterr().out.startswith("Usage of sample:\n")
+    assert [] == daemon.started
+
+
+def test_unknown_flag_shows_the_usage(capsys, daemon):
+    """A command line that cannot be understood is exit code 2, with message and usage."""
+    assert 2 == daemon.main("--no-such-flag=1")
+    assert capsys.readouterr().err.startswith(
+        "sample: flag provided but not defined: -no-such-flag\nUsage of sample:\n"
+    )
+    assert [] == daemon.started
+
+
+def test_flag_of_a_later_feature_is_named(capsys, daemon):
+    """A flag of a feature to come is exit code 2, with one line."""
+    assert 2 == daemon.main("--secret=c")
+    expected = "sample: --secret is not available in this version: secrecy comes with a later one\n"
+    assert expected == capsys.readouterr().err
+    assert [] == daemon.started
+
+
+@pytest.mark.parametrize(
+    "flag,text",
+    [
+        ("--most=101", "failed to instantiate sample - --most must be [0,100]"),
+        ("--config=/nonexistent", "failed to load config file /nonexistent - No such file or directory"),
+    ],
+)
+def test_impossible_settings_are_fatal(flag, text, capfd, daemon):
+    """A value that makes no sense is exit code 1 and a FATAL line."""
+    assert 1 == daemon.main(flag)
+
+    err = capfd.readouterr().err
+    assert err.startswith("[sample] ")
+    assert err.endswith(f" FATAL: {text}\n")
+    assert [] == daemon.started
+
+
+def test_failing_start_is_fatal(capfd, daemon):
+    """What keeps the daemon from starting is exit code 1 and a FATAL line."""
+    daemon.failure = StartError("listen (127.0.0.1:1) failed - address already in use")
+
+    assert 1 == daemon.main()
+    expected = " FATAL: failed to instantiate sample - listen (127.0.0.1:1) failed - address already in use\n"
+    assert capfd.readouterr().err.endswith(expected)
+
+
+def test_unknown_config_keys_are_logged(capfd, daemon, tmp_path):
+    """A key nobody knows is a warning in the log, not an error."""
+    path = tmp_path / "sample.cfg"
+    path.write_text("no_such_key = 1\n", encoding="utf-8")
+
+    assert 0 == daemon.main(f"--config={path}")
+    assert capfd.readouterr().err.endswith(f" WARNING: config file {path}: unknown key 'no_such_key'\n")
