@@ -19,7 +19,7 @@ DATA_PLANE = [
     "src/nsqkit/wire/*.py",
     "src/nsqkit/nsqd/core/*.py",
     "src/nsqkit/nsqd/storage/*.py",
-    "src/nsqkit/nsqd/clock.py",
+    "src/nsqkit/clock.py",
     "src/nsqkit/nsqd/connection.py",
     "src/nsqkit/nsqd/turns.py",
 ]

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from nsqkit.http_docs import http_page
 from nsqkit.nsqd.options import NsqdOptions
+from nsqkit.nsqlookupd.options import NsqlookupdOptions
 from nsqkit.options import Option, Options, Words, declared
 
 DOCS = Path("docs")
 """Where the pages are, seen from the project's root."""
 
-PROGRAMS: Mapping[str, type[Options]] = {"nsqd": NsqdOptions}
+PROGRAMS: Mapping[str, type[Options]] = {"nsqd": NsqdOptions, "nsqlookupd": NsqlookupdOptions}
 
 
 def options_page() -> str:

@@ -24,7 +24,11 @@ def compiled() -> bool:
     return spec is not None and spec.origin is not None and not spec.origin.endswith(".py")
 
 
+def build() -> str:
+    """Our own version, and which build of it this is: `0.1.0 compiled`."""
+    return f"{VERSION} {'compiled' if compiled() else 'pure'}"
+
+
 def version_line(program: str) -> str:
     """What `--version` prints. Clients parse the part up to the closing parenthesis."""
-    build = "compiled" if compiled() else "pure"
-    return f"{program} v{NSQ_VERSION} (built w/{built_with()}) nsqkit {VERSION} {build}"
+    return f"{program} v{NSQ_VERSION} (built w/{built_with()}) nsqkit {build()}"

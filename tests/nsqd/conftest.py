@@ -49,6 +49,9 @@ class StandIn:
         if batch.state == FAILED:
             raise PublishFailed("PUB", batch.cause)
 
+    async def settle(self) -> None:
+        """No topic waits for anything."""
+
     def set_lookupd_addresses(self, addresses: Sequence[str]) -> None:
         """Change the addresses."""
         self.lookupd_addresses = addresses

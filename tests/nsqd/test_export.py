@@ -80,7 +80,7 @@ class Node:
                 topic.store.checkpoint(record(topic, topic.store))
         for job in self.storage.take_jobs():
             job.run()
-        metadata.save(self.path, metadata.Metadata(topics), sync=False)
+        metadata.save(self.path, metadata.Metadata(topics))
         return self.path
 
 

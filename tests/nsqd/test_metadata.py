@@ -1,5 +1,7 @@
 """The metadata file."""
 
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -25,7 +27,7 @@ def test_written_as_nsq_writes_it(tmp_path: Path) -> None:
         TopicState("u", paused=True),
     ]
 
-    save(str(tmp_path), Metadata(topics), sync=True)
+    save(str(tmp_path), Metadata(topics))
 
     assert (
         b'{"topics":[{"name":"t","paused":false,"channels":[{"name":"c","paused":true}]},'
@@ -37,7 +39,7 @@ def test_written_as_nsq_writes_it(tmp_path: Path) -> None:
 
 def test_nothing_to_write(tmp_path: Path) -> None:
     """Without topics the list is null."""
-    save(str(tmp_path), Metadata(), sync=False)
+    save(str(tmp_path), Metadata())
 
     assert b'{"topics":null,"version":"1.3.0"}' == (tmp_path / "nsqd.dat").read_bytes()
 
@@ -47,21 +49,43 @@ def test_ephemeral_names_are_not_written(tmp_path: Path) -> None:
     ephemeral = TopicState("e#ephemeral", channels=[ChannelState("c")])
     ordinary = TopicState("t", channels=[ChannelState("x#ephemeral"), ChannelState("c")])
 
-    save(str(tmp_path), Metadata([ephemeral, ordinary]), sync=False)
+    save(str(tmp_path), Metadata([ephemeral, ordinary]))
 
     assert [TopicState("t", channels=[ChannelState("c")])] == load(str(tmp_path)).topics
 
 
-@pytest.mark.parametrize("sync", [False, True])
-def test_round_trip(tmp_path: Path, *, sync: bool) -> None:
+def test_round_trip(tmp_path: Path) -> None:
     """What was saved last is loaded, and saving replaces what was there."""
     metadata = Metadata(
         [TopicState("a", paused=True, channels=[ChannelState("b"), ChannelState("c", paused=True)])]
     )
-    save(str(tmp_path), Metadata([TopicState("old")]), sync=sync)
-    save(str(tmp_path), metadata, sync=sync)
+    save(str(tmp_path), Metadata([TopicState("old")]))
+    save(str(tmp_path), metadata)
 
     assert metadata == load(str(tmp_path))
+
+
+def test_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The content is on the disk before the file takes the old one's place, and then the directory is synced."""
+    steps: list[str] = []
+    synced, replaced = os.fsync, os.replace
+
+    def sync(file: int) -> None:
+        steps.append(
+            "directory" if stat.S_ISDIR(os.fstat(file).st_mode) else f"{os.fstat(file).st_size} bytes"
+        )
+        synced(file)
+
+    def replace(path: str, target: str) -> None:
+        steps.append("replace")
+        replaced(path, target)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "replace", replace)
+    save(str(tmp_path), Metadata())
+
+    size = (tmp_path / "nsqd.dat").stat().st_size
+    assert [f"{size} bytes", "replace", "directory"] == steps
 
 
 @pytest.mark.parametrize(
@@ -144,7 +168,7 @@ def test_failed_write_leaves_nothing(tmp_path: Path) -> None:
     path.mkdir()
 
     with pytest.raises(MetadataError, match=f"^failed to write metadata to {path} - "):
-        save(str(tmp_path), Metadata(), sync=True)
+        save(str(tmp_path), Metadata())
 
     assert [tmp_path / "nsqd.dat"] == list(tmp_path.iterdir())
 
@@ -152,4 +176,4 @@ def test_failed_write_leaves_nothing(tmp_path: Path) -> None:
 def test_data_path_is_gone(tmp_path: Path) -> None:
     """Writing into a directory that does not exist is a MetadataError too."""
     with pytest.raises(MetadataError, match="No such file or directory"):
-        save(str(tmp_path / "gone"), Metadata(), sync=False)
+        save(str(tmp_path / "gone"), Metadata())

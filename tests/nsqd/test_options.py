@@ -126,9 +126,6 @@ def test_values_out_of_range_are_refused(flag, message):
         ("--tls-min-version=tls1.2", "TLS"),
         ("--auth-http-address=127.0.0.1:1", "AUTH"),
         ("--auth-http-request-method=post", "AUTH"),
-        ("--lookupd-tcp-address=127.0.0.1:4160", "nsqlookupd"),
-        ("--http-client-connect-timeout=1s", "nsqlookupd"),
-        ("--http-client-request-timeout=1s", "nsqlookupd"),
         ("--statsd-address=127.0.0.1:1", "statsd"),
         ("--statsd-interval=5s", "statsd"),
         ("--enable-experiment=topology-aware-consumption", "zone awareness"),
@@ -151,6 +148,21 @@ def test_flag_of_a_later_feature_is_refused(flag, feature):
 def test_flag_of_a_later_feature_may_say_the_default(flag):
     """What changes nothing is accepted."""
     load(NsqdOptions, parse(NsqdOptions, [flag]))
+
+
+@pytest.mark.parametrize("address", ["lookup", "::1:4160", "lookup:0", "lookup:65536", ":4160", ""])
+def test_address_of_an_nsqlookupd_is_checked(address):
+    """What can be no address is an error that says what it should be."""
+    with pytest.raises(OptionError, match="^invalid value '.*' for --lookupd-tcp-address: (not host:port|the port)"):
+        load(NsqdOptions, parse(NsqdOptions, [f"--lookupd-tcp-address={address}"]))
+
+
+@pytest.mark.parametrize("address", ["lookup:4160", "10.0.0.1:1", "[::1]:65535"])
+def test_address_of_an_nsqlookupd(address):
+    """Names and addresses, with a port, are taken as they are."""
+    options = load(NsqdOptions, parse(NsqdOptions, [f"--lookupd-tcp-address={address}"]))
+
+    assert (address,) == options.nsqlookupd_tcp_addresses
 
 
 def test_percentiles_are_kept_in_descending_order():

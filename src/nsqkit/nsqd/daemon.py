@@ -9,28 +9,32 @@ checkpoints.
 
 import asyncio
 import os
+import socket
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
+from nsqkit.clock import Clock
 from nsqkit.errors import StartError
+from nsqkit.gojson import encode_json
 from nsqkit.listen import Listener, listen
 from nsqkit.log import Level, Log
 from nsqkit.nsqd import metadata, moving
-from nsqkit.nsqd.clock import Clock
 from nsqkit.nsqd.connection import Connection
 from nsqkit.nsqd.core.batch import FAILED, Batch, Publisher
 from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.core.store import StoreError
 from nsqkit.nsqd.datapath import DataPathLock, topic_directory, topic_of_directory
 from nsqkit.nsqd.housekeeping import Housekeeping
+from nsqkit.nsqd.lookup import Lookup
 from nsqkit.nsqd.memory import GcPauses
 from nsqkit.nsqd.options import NsqdOptions
 from nsqkit.nsqd.settings import settings_of
 from nsqkit.nsqd.storage.disk import Disk
 from nsqkit.nsqd.storage.files import FileStorage
 from nsqkit.nsqd.turns import Turns
-from nsqkit.version import version_line
+from nsqkit.options.duration import Duration
+from nsqkit.version import NSQ_VERSION, version_line
 from nsqkit.web.profiler import Profiler
 from nsqkit.wire.errors import PublishFailed
 
@@ -55,7 +59,6 @@ class Nsqd:
         self.gc_pauses = GcPauses()
         self.broker: Broker
         self.storage: FileStorage
-        self._lookupd_addresses = self.options.nsqlookupd_tcp_addresses
         self._lock: DataPathLock | None = None
         self._loop: asyncio.AbstractEventLoop
         self._connections: set[Connection] = set()
@@ -65,6 +68,7 @@ class Nsqd:
         self._http: HttpServer | None = None
         self._stopped = asyncio.Event()
         self._keeper: Housekeeping
+        self._lookup: Lookup
 
     # -- start and stop
 
@@ -84,6 +88,7 @@ class Nsqd:
             await self._serve_tcp(tcp)
             if http is not None:
                 await self._serve_http(http)
+            self._lookup.start(self._identity(), self.options.nsqlookupd_tcp_addresses)
         except BaseException:
             await self._abandon()
             raise
@@ -109,6 +114,15 @@ class Nsqd:
         self.storage = storage
         self.broker = Broker(settings_of(options), storage)
         self._keeper = Housekeeping(self.broker, storage, options, self.log, self.turn)
+        self._lookup = Lookup(
+            self.broker,
+            self.log,
+            self.turn,
+            self.now,
+            connect_timeout=Duration(options.http_client_connect_timeout),
+            request_timeout=Duration(options.http_client_request_timeout),
+            resolve_interval=Duration(options.lookupd_resolve_interval),
+        )
         self._turns = Turns(self.broker, self.clock, self._save_metadata, self._keeper.after_turn)
         try:
             known = metadata.load(self.data_path)
@@ -159,6 +173,21 @@ class Nsqd:
         await self._http.start([listener.socket])
         self.log.info(f"HTTP: listening on {listener.address}")
 
+    def _identity(self) -> bytes:
+        """What nsqlookupds are told of this nsqd (spec/lookup-peers.md). Ports of unix sockets are 0."""
+        options = self.options
+        return encode_json(
+            {
+                "broadcast_address": options.broadcast_address,
+                "hostname": socket.gethostname(),
+                "http_port": options.broadcast_http_port or max(self.http_port, 0),
+                "tcp_port": options.broadcast_tcp_port or max(self.tcp_port, 0),
+                "topology_region": options.topology_region,
+                "topology_zone": options.topology_zone,
+                "version": NSQ_VERSION,
+            }
+        )
+
     async def stop(self) -> None:
         """Stop accepting, hang up, write down everything, let go of the data path. The second call does nothing."""
         if self._lock is None:
@@ -168,6 +197,7 @@ class Nsqd:
             server.close()
         self.broker.hang_up_all()
         self.turn()
+        await self._lookup.stop()
         if self._http is not None:
             await self._http.stop()
         await self._keeper.stop()
@@ -229,7 +259,7 @@ class Nsqd:
             if not topic.ephemeral
         ]
         try:
-            metadata.save(self.data_path, metadata.Metadata(topics), sync=self._keeper.synchronous)
+            metadata.save(self.data_path, metadata.Metadata(topics))
         except metadata.MetadataError as error:
             self.broker.metadata_dirty = True
             if self.broker.health != str(error):
@@ -248,14 +278,18 @@ class Nsqd:
         self._turns.schedule()
         await waiter.future
 
+    async def settle(self) -> None:
+        """Return when no new topic waits for its channels any more, or after a short while."""
+        await self._lookup.settle()
+
     @property
     def lookupd_addresses(self) -> Sequence[str]:
         """The TCP addresses of nsqlookupds that count now."""
-        return self._lookupd_addresses
+        return self._lookup.addresses
 
     def set_lookupd_addresses(self, addresses: Sequence[str]) -> None:
         """Announce topics and channels there from now on."""
-        self._lookupd_addresses = tuple(addresses)
+        self._lookup.configure(addresses)
 
     def set_log_level(self, level: Level) -> None:
         """Change the least severe level that is logged."""

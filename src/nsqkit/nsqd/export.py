@@ -168,7 +168,7 @@ def _write(
             lost += owed.lost()
         if topic.store is not None:
             topic.store.close()
-    metadata.save(target, metadata.Metadata(topics), sync=True)  # last: it makes a data path of the rest
+    metadata.save(target, metadata.Metadata(topics))  # last: it makes a data path of the rest
     print(f"{total} messages in all")
     return 1 if lost else 0
 

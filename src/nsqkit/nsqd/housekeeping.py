@@ -44,7 +44,7 @@ class Housekeeping:
     def __init__(
         self, broker: Broker, storage: FileStorage, options: NsqdOptions, log: Log, turn: Callable[[], None]
     ) -> None:
-        self.synchronous = options.durability is Durability.FSYNC
+        self._synchronous = options.durability is Durability.FSYNC
         self._broker = broker
         self._storage = storage
         self._memory_mode = options.durability is Durability.MEMORY
@@ -121,7 +121,7 @@ class Housekeeping:
             self._sync_timer = None
         # Behind every commit so far, in front of every later one. Everything in the files that are complete then was
         # written to the logs before, so the jobs cover it, but for logs whose last sync failed.
-        complete = self._commits.submit(self._storage.journal.rotate) if self.synchronous else None
+        complete = self._commits.submit(self._storage.journal.rotate) if self._synchronous else None
         failures = self._storage.sync_failures
         jobs = self._storage.sync_jobs()
         self._syncing = self._loop.run_in_executor(self._syncs, _run_all, jobs)
@@ -239,7 +239,7 @@ class Housekeeping:
             errors.append(_attempt(store.close))
         for error in sorted(set(errors) - {""}):
             self._log.error(f"STORAGE: {error}")
-        if self.synchronous and not any(errors):
+        if self._synchronous and not any(errors):
             self._storage.journal.remove(self._storage.journal.rotate())
 
 

@@ -73,14 +73,15 @@ def load(data_path: str) -> Metadata:
     return _checked(read or _File())
 
 
-def save(data_path: str, metadata: Metadata, *, sync: bool) -> None:
+def save(data_path: str, metadata: Metadata) -> None:
     """Replace the file. A reader, also one after a crash, finds the old content or the new one, never a part.
 
-    With `sync`, returns only after the file and its directory entry are on the disk. Raises MetadataError.
+    Returns only after the file and its directory entry are on the disk, whatever the durability mode: a power cut may
+    cost messages, never the knowledge of who has to get them. Raises MetadataError.
     """
     path = path_of(data_path)
     try:
-        _replace(path, _encode(metadata), sync=sync)
+        _replace(path, _encode(metadata))
     except OSError as error:
         raise MetadataError(f"failed to write metadata to {path} - {error.strerror}") from error
 
@@ -134,7 +135,7 @@ def _encode(metadata: Metadata) -> bytes:
     return msgspec.json.encode({"topics": topics or None, "version": NSQ_VERSION})
 
 
-def _replace(path: str, content: bytes, *, sync: bool) -> None:
+def _replace(path: str, content: bytes) -> None:
     directory = os.path.dirname(path) or os.curdir
     # mkstemp creates with mode 0600, the mode NSQ gives the file.
     descriptor, temporary = tempfile.mkstemp(prefix=f"{FILE_NAME}.", suffix=".tmp", dir=directory)
@@ -142,14 +143,12 @@ def _replace(path: str, content: bytes, *, sync: bool) -> None:
         with open(descriptor, "wb") as file:
             file.write(content)
             file.flush()
-            if sync:
-                os.fsync(descriptor)
+            os.fsync(descriptor)
         os.replace(temporary, path)
     except OSError:
         os.unlink(temporary)
         raise
-    if sync:
-        _sync_directory(directory)
+    _sync_directory(directory)
 
 
 def _sync_directory(directory: str) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import ClassVar
 
+from nsqkit.address import split_address
 from nsqkit.errors import OptionError
 from nsqkit.log import Level
 from nsqkit.options import FLOATS, Duration, DurationOption, IgnoredFlag, Words, declared, option
@@ -116,19 +117,21 @@ class NsqdOptions(DaemonOptions):
         "TCP address of an nsqlookupd; may be repeated",
         flag="lookupd-tcp-address",
         live=True,
-        later="nsqlookupd",
+    )
+    lookupd_resolve_interval: DurationOption = option(
+        Duration.parse("30s"),
+        "time after which the names of nsqlookupds are looked up again",
+        within=(MILLISECOND, None),
     )
     http_client_connect_timeout: DurationOption = option(
         Duration.parse("2s"),
         "time to connect for HTTP requests going out",
         within=(MILLISECOND, None),
-        later="nsqlookupd",
     )
     http_client_request_timeout: DurationOption = option(
         Duration.parse("5s"),
         "time for an HTTP request going out",
         within=(MILLISECOND, None),
-        later="nsqlookupd",
     )
     auth_http_addresses: tuple[str, ...] = option(
         (), "host:port or URL of an auth server; may be repeated", flag="auth-http-address", later="AUTH"
@@ -247,6 +250,11 @@ class NsqdOptions(DaemonOptions):
             if low > high:
                 flags = {one.name: f"--{one.flag}" for one in declared(NsqdOptions)}
                 raise OptionError(f"{flags[lower]} ({low}) must not be above {flags[upper]} ({high})")
+        for address in self.nsqlookupd_tcp_addresses:
+            try:
+                split_address(address)
+            except ValueError as reason:
+                raise OptionError(f"invalid value {address!r} for --lookupd-tcp-address: {reason}") from None
         for percentile in self.e2e_processing_latency_percentiles:
             if not 0 < percentile <= 1:
                 raise OptionError(f"invalid E2E processing latency percentile: {percentile:g}")

@@ -10,7 +10,7 @@ from typing import Final
 
 from mypy_extensions import i64
 
-from nsqkit.nsqd.clock import Clock
+from nsqkit.clock import Clock
 from nsqkit.nsqd.core.broker import Broker
 
 _SECOND: Final = 1e9

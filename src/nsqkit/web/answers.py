@@ -10,11 +10,11 @@ error   status, {"message":<text>}  status, text    500, {"status_code":500,"sta
 import asyncio
 from collections.abc import Sequence
 from enum import Enum
-from typing import Any, Final
+from typing import Final
 
-import msgspec
 from starlette.types import Receive, Scope, Send
 
+from nsqkit.gojson import encode_json
 from nsqkit.web.errors import HttpError
 
 JSON: Final = "application/json; charset=utf-8"
@@ -28,15 +28,6 @@ Header = tuple[bytes, bytes]
 
 _NSQ: Final[Header] = (b"x-nsq-content-type", b"nsq; version=1.0")
 _CLOSE: Final[Header] = (b"connection", b"close")
-
-# Go's encoder keeps JSON harmless inside HTML and JavaScript.
-_GO_ESCAPES: Final = (
-    (b"<", b"\\u003c"),
-    (b">", b"\\u003e"),
-    (b"&", b"\\u0026"),
-    ("\u2028".encode(), b"\\u2028"),
-    ("\u2029".encode(), b"\\u2029"),
-)
 
 
 class Style(Enum):
@@ -112,16 +103,12 @@ def refusal(error: HttpError, style: Style, headers: Sequence[Header] = ()) -> A
 
 def json_answer(value: object, headers: Sequence[Header]) -> Answer:
     """A value as JSON, as `answer` makes it, with further headers."""
-    return Answer(200, encode_json(value), JSON, [_NSQ, *headers])
+    return encoded_answer(encode_json(value), headers)
 
 
-def encode_json(value: Any) -> bytes:
-    """Compact JSON with Go's escapes."""
-    data = msgspec.json.encode(value)
-    for plain, escaped in _GO_ESCAPES:
-        if plain in data:  # only ever inside strings
-            data = data.replace(plain, escaped)
-    return data
+def encoded_answer(json: bytes, headers: Sequence[Header] = ()) -> Answer:
+    """A value that is JSON already, as `answer` makes it, with further headers."""
+    return Answer(200, json, JSON, [_NSQ, *headers])
 
 
 def _envelope(status: int, text: str, data: object) -> bytes:

@@ -139,6 +139,7 @@ def test_lookupds_are_live(http):
         ("nsqlookupd_tcp_addresses", b"not json", 400, "INVALID_VALUE"),
         ("nsqlookupd_tcp_addresses", b'"a:1"', 400, "INVALID_VALUE"),
         ("nsqlookupd_tcp_addresses", b"[1]", 400, "INVALID_VALUE"),
+        ("nsqlookupd_tcp_addresses", b'["a"]', 400, "INVALID_VALUE"),
         ("nsqlookupd_tcp_addresses", b"[" * 100, 400, "INVALID_VALUE"),
         ("max_rdy_count", b"10", 400, "INVALID_OPTION"),
         ("nothing", b"x", 400, "INVALID_OPTION"),
@@ -151,6 +152,6 @@ def test_config_put_errors(http, option, body, status, text):
 
 def test_json_is_harmless_in_html(http):
     """Characters with a meaning in HTML are escaped as Go does."""
-    got = http.put("/config/nsqlookupd_tcp_addresses", '["<&>\u2028\u2029"]'.encode())
+    got = http.put("/config/nsqlookupd_tcp_addresses", '["<&>\u2028\u2029:1"]'.encode())
 
-    assert rb'["\u003c\u0026\u003e\u2028\u2029"]' == got.body
+    assert rb'["\u003c\u0026\u003e\u2028\u2029:1"]' == got.body

@@ -16,6 +16,7 @@ from nsqkit.nsqd.core.batch import FAILED, KEPT, Batch
 from nsqkit.nsqd.core.deadlines import Deadlines
 from nsqkit.nsqd.core.guid import IdSource
 from nsqkit.nsqd.core.ledger import restore
+from nsqkit.nsqd.core.registry import Registry
 from nsqkit.nsqd.core.settings import Durability
 from nsqkit.nsqd.core.topic import Topic
 
@@ -34,6 +35,7 @@ class Broker:
         self.storage = storage  # None: nothing is kept on disk
         self.topics: dict[str, Topic] = {}
         self.sessions: dict[int, Session] = {}
+        self.registry = Registry()  # hears of topics and channels
         self.ids = IdSource(settings.node_id)
         self.deadlines = Deadlines()
         self.health = ""  # the last write's error, "" when it succeeded
@@ -57,6 +59,7 @@ class Broker:
             topic = Topic(self, name, store)
             self.topics[name] = topic
             self.metadata_changed(ephemeral)
+            self.registry.topic_made(topic)
         return topic
 
     def restore_topic(self, name: str, channels: dict[str, bool], paused: bool, now: i64) -> None:
@@ -76,6 +79,7 @@ class Broker:
         if topic.store is not None and self.settings.durability == i64(Durability.FSYNC):
             self.await_sync(topic, Batch(b"", 0, 0, 0, None))  # what was published before must not come back
         self.metadata_changed(topic.ephemeral)
+        self.registry.topic_deleted(name)
 
     def metadata_changed(self, ephemeral: bool) -> None:
         """Something changed that must survive a restart, unless it is ephemeral."""

@@ -138,7 +138,7 @@ def _restore_tail(topic: Topic, store: TopicStore, start: i64, now: i64) -> i64:
         batches = store.read(start, store.end(), READ_BLOCK)
     except StoreError as error:
         topic.broker.health = str(error)
-        if topic.paused or not topic.channels:
+        if topic.withholds():
             topic.waiting.put_extent(start, store.end())
         else:
             for channel in topic.channels.values():
@@ -152,7 +152,7 @@ def _restore_tail(topic: Topic, store: TopicStore, start: i64, now: i64) -> i64:
         topic.last_id = max(topic.last_id, batch.first_id + batch.count - 1)
         if batch.carried and store.recovered() is not None:
             continue
-        if topic.paused or not topic.channels:
+        if topic.withholds():
             topic.waiting.put_extent(piece.first_position, piece.first_position + piece.count)
         else:
             for channel in topic.channels.values():

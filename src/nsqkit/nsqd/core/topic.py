@@ -37,6 +37,7 @@ class Topic:
         self.ephemeral = is_ephemeral(name)
         self.store = store
         self.paused = False
+        self.held = False  # it is still being asked which channels it should have
         self.deleted = False
         self.dirty = False  # the checkpoint is behind; the broker has a list of such topics
         self.channels: dict[str, Channel] = {}
@@ -122,7 +123,7 @@ class Topic:
             batch.settle(KEPT, "")
 
     def _distribute(self, batch: Batch, now: i64) -> None:
-        if self.paused or not self.channels:
+        if self.withholds():
             self.waiting.put(batch)
             self.waiting.trim()
             return
@@ -130,13 +131,17 @@ class Topic:
             channel.put(batch, now)
 
     def _has_room(self, batch: Batch, now: i64) -> bool:
-        if self.paused or not self.channels:
+        if self.withholds():
             return self.waiting.has_room(batch.count)
         return all([channel.has_room(batch, now) for channel in self.channels.values()])
 
+    def withholds(self) -> bool:
+        """Does what is published wait here?"""
+        return self.paused or self.held or not self.channels
+
     def release_waiting(self, now: i64) -> None:
         """Give the channels what waited here."""
-        if self.paused or not self.channels or self.waiting.depth() == 0:
+        if self.withholds() or self.waiting.depth() == 0:
             return
         waiting = self.waiting
         self.note_change()
@@ -164,6 +169,7 @@ class Topic:
             self.channels[name] = channel
             self.note_change()
             self.broker.metadata_changed(self.ephemeral or channel.ephemeral)
+            self.broker.registry.channel_made(self.name, channel.name)
             self.release_waiting(now)
         return channel
 
@@ -173,6 +179,7 @@ class Topic:
         channel.delete()
         self.note_change()
         self.broker.metadata_changed(self.ephemeral or channel.ephemeral)
+        self.broker.registry.channel_deleted(self.name, channel.name)
         if self.ephemeral and not self.channels and not self.deleted:
             self.broker.delete_topic(self.name)
 
@@ -188,6 +195,15 @@ class Topic:
             self.paused = paused
             self.broker.metadata_changed(self.ephemeral)
             self.release_waiting(now)
+
+    def hold(self) -> None:
+        """Keep what is published here until `let_go`, even if there are channels: some may still be missing."""
+        self.held = True
+
+    def let_go(self, now: i64) -> None:
+        """Every channel is there that should be."""
+        self.held = False
+        self.release_waiting(now)
 
     def empty(self) -> None:
         """Drop what waits here. Channels keep what they have."""

@@ -35,6 +35,9 @@ class Daemon(Protocol):
     def set_log_level(self, level: Level) -> None:
         """Change the least severe level that is logged."""
 
+    async def settle(self) -> None:
+        """Return when no new topic waits for its channels any more, or after a short while."""
+
     @property
     def lookupd_addresses(self) -> Sequence[str]:
         """The TCP addresses of nsqlookupds that count now."""

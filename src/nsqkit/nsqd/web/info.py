@@ -8,8 +8,8 @@ from nsqkit.nsqd import stats
 from nsqkit.nsqd.web.daemon import Daemon
 from nsqkit.options import config_value, with_live_value
 from nsqkit.options.duration import SECOND
-from nsqkit.options.kinds import STRINGS, Json, parse_json_list
-from nsqkit.version import NSQ_VERSION, VERSION, compiled
+from nsqkit.options.kinds import Json
+from nsqkit.version import NSQ_VERSION, build
 from nsqkit.web.answers import Answer, Style, json_answer
 from nsqkit.web.call import Call
 from nsqkit.web.errors import BadRequest, Internal, TooLarge
@@ -20,7 +20,7 @@ LOG_LEVEL: Final = "log_level"
 
 routes: Final = Routes[Daemon]("Information and configuration")
 
-_OURS: Final = (b"x-nsqkit-version", f"{VERSION} {'compiled' if compiled() else 'pure'}".encode())
+_OURS: Final = (b"x-nsqkit-version", build().encode())
 
 
 @routes.add("GET", "HEAD", path="/ping", style=Style.PLAIN)
@@ -54,8 +54,9 @@ def info(nsqd: Daemon, _: Call) -> Answer:
 
 
 @routes.get("/stats", params="[format], [topic], [channel], [include_clients], [include_mem]")
-def show_stats(nsqd: Daemon, call: Call) -> stats.Stats | str:
+async def show_stats(nsqd: Daemon, call: Call) -> stats.Stats | str:
     """Everything that is counted, as text or with `format=json` as JSON."""
+    await nsqd.settle()
     wanted = stats.Filter(
         topic=call.params.get("topic", ""),
         channel=call.params.get("channel", ""),
@@ -86,7 +87,7 @@ def put_config(nsqd: Daemon, call: Call) -> Json:
         if option == LOG_LEVEL:
             nsqd.set_log_level(with_live_value(nsqd.options, option, text).log_level)
         elif option == LOOKUPDS:
-            nsqd.set_lookupd_addresses(STRINGS.accept(parse_json_list(text)))
+            nsqd.set_lookupd_addresses(with_live_value(nsqd.options, option, text).nsqlookupd_tcp_addresses)
         else:
             raise BadRequest("INVALID_OPTION")
     except (ValueError, RecursionError, OptionError):

@@ -1,0 +1,23 @@
+"""The `nsqlookupd` program: a thin shell over the daemon."""
+
+import sys
+from collections.abc import Sequence
+
+from nsqkit import program
+from nsqkit.log import Log
+from nsqkit.nsqlookupd.options import NsqlookupdOptions
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run nsqlookupd until it is told to stop; return its exit code."""
+    return program.main("nsqlookupd", NsqlookupdOptions, _serve, argv)
+
+
+def _serve(options: NsqlookupdOptions, log: Log) -> int:
+    from nsqkit.nsqlookupd.daemon import Nsqlookupd  # noqa: PLC0415 - --version does without
+
+    return program.run(lambda: Nsqlookupd(options, log))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""One socket, one session. A connection ends when either side says so, or when its host no longer answers.
+
+The protocol has no timeouts, so the kernel's keepalive finds hosts that vanished; and who does not identify himself
+within HANDSHAKE_S is hung up on, for he holds a file that an nsqd may need.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Final
+
+from nsqkit.log import Log
+from nsqkit.nsqlookupd.registrations import Registrations
+from nsqkit.nsqlookupd.session import Session
+
+HANDSHAKE_S: Final = 60.0
+LINGER_S: Final = 1.0  # how long a refused connection still takes bytes, so that its error arrives
+KEEPALIVE: Final = (
+    ("TCP_KEEPIDLE", 60),
+    ("TCP_KEEPINTVL", 15),
+    ("TCP_KEEPCNT", 4),
+)  # seconds, seconds, times
+
+
+class Connection(asyncio.Protocol):
+    """A connection, one of `connections` while it lasts."""
+
+    def __init__(
+        self,
+        registrations: Registrations,
+        introduction: bytes,
+        log: Log,
+        now: Callable[[], int],
+        connections: set["Connection"],
+    ) -> None:
+        self._registrations = registrations
+        self._introduction = introduction
+        self._log = log
+        self._now = now
+        self._connections = connections
+        self._address = ""
+        self._transport: asyncio.Transport
+        self._session: Session
+        self._deadline: asyncio.TimerHandle
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client connected."""
+        self._transport = transport
+        self._address = _address(transport.get_extra_info("peername"))
+        self._session = Session(self._registrations, self._address, self._introduction, self._log)
+        self._deadline = asyncio.get_running_loop().call_later(HANDSHAKE_S, self._give_up)
+        self._connections.add(self)
+        keep_alive(transport.get_extra_info("socket"))
+        self._log.info(f"TCP: new client({self._address})")
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came."""
+        session = self._session
+        if session.closed:
+            return
+        replies = session.receive(data, self._now())
+        if replies:
+            self._transport.write(replies)
+        if session.peer is not None:
+            self._deadline.cancel()
+        if session.closed:
+            self._hang_up()
+
+    def eof_received(self) -> bool:
+        """The client will send no more: its last reply goes out before the transport closes."""
+        reply = self._session.end()
+        if reply:
+            self._transport.write(reply)
+        return False
+
+    def pause_writing(self) -> None:
+        """The client does not read its replies: nothing more is read from it."""
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        self._transport.resume_reading()
+
+    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - asyncio's interface
+        """The connection is gone."""
+        self._deadline.cancel()
+        self._session.gone(self._now())
+        self._connections.discard(self)
+        self._log.info(f"CLIENT({self._address}): closing")
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._transport.abort()
+
+    def _hang_up(self) -> None:
+        """Close behind the error. Closing with unread bytes would take it from the client."""
+        self._session.gone(self._now())
+        self._deadline.cancel()
+        self._transport.write_eof()
+        self._transport.resume_reading()
+        self._deadline = asyncio.get_running_loop().call_later(LINGER_S, self.abort)
+
+    def _give_up(self) -> None:
+        self._log.info(f"CLIENT({self._address}): no IDENTIFY within {HANDSHAKE_S:g} s")
+        self.abort()
+
+
+def keep_alive(sock: socket.socket) -> None:
+    """Let the kernel see after some two minutes that a host is gone."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEPALIVE:
+        if hasattr(socket, name):  # not everywhere under this name
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _address(peer: tuple[str, int] | None) -> str:
+    """host:port, as /lookup shows it."""
+    if peer is None:
+        return "?"  # it is gone already
+    host, port = peer[0], peer[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

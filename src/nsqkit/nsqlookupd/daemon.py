@@ -1,0 +1,130 @@
+"""The daemon: registrations with sockets and a clock around them. Nothing is kept over a restart; nsqds come back.
+
+async with Nsqlookupd(NsqlookupdOptions(tcp_address="127.0.0.1:0", http_address="127.0.0.1:0")) as lookupd:
+await lookupd.wait()
+"""
+
+import asyncio
+import socket
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+from nsqkit.clock import Clock
+from nsqkit.errors import OptionError
+from nsqkit.gojson import encode_json
+from nsqkit.listen import Listener, listen
+from nsqkit.log import Log
+from nsqkit.nsqlookupd.connection import Connection
+from nsqkit.nsqlookupd.options import NsqlookupdOptions
+from nsqkit.nsqlookupd.registrations import Registrations
+from nsqkit.version import NSQ_VERSION, version_line
+from nsqkit.web.profiler import Profiler
+
+if TYPE_CHECKING:
+    from nsqkit.web.server import HttpServer
+
+BACKLOG: Final = 4096  # connections waiting to be accepted
+
+
+class Nsqlookupd:
+    """One nsqlookupd. Start it with `start` or `async with`; StartError says why it can't."""
+
+    def __init__(self, options: NsqlookupdOptions | None = None, log: Log | None = None) -> None:
+        self.options = options or NsqlookupdOptions()
+        self.log = log or Log(self.options.log_prefix, self.options.log_level)
+        self.clock = Clock()
+        self.profiler = Profiler()
+        self.registrations = Registrations(
+            int(self.options.inactive_producer_timeout), int(self.options.tombstone_lifetime)
+        )
+        self.tcp_port = 0
+        self.http_port = 0
+        self._connections: set[Connection] = set()
+        self._listeners: list[Listener] = []
+        self._server: asyncio.Server | None = None
+        self._http: HttpServer | None = None
+        self._stopped = asyncio.Event()
+
+    async def start(self) -> None:
+        """Bind and serve."""
+        try:
+            self.log.info(version_line("nsqlookupd"))
+            tcp = self._listen("tcp-address", self.options.tcp_address)
+            http = self._listen("http-address", self.options.http_address)
+            self.tcp_port, self.http_port = tcp.port, http.port
+            introduction = self._introduction()
+            self._server = await asyncio.get_running_loop().create_server(
+                lambda: Connection(self.registrations, introduction, self.log, self.now, self._connections),
+                sock=tcp.socket,
+                backlog=BACKLOG,
+            )
+            self.log.info(f"TCP: listening on {tcp.address}")
+            await self._serve_http(http)
+        except BaseException:
+            self._close()
+            raise
+
+    def _listen(self, flag: str, address: str) -> Listener:
+        listener = listen(address, BACKLOG)
+        self._listeners.append(listener)
+        if listener.port < 0:
+            raise OptionError(f"--{flag} must be host:port, not {address!r}")
+        return listener
+
+    def _introduction(self) -> bytes:
+        """The reply to IDENTIFY."""
+        return encode_json(
+            {
+                "broadcast_address": self.options.broadcast_address,
+                "hostname": socket.gethostname(),
+                "http_port": self.http_port,
+                "tcp_port": self.tcp_port,
+                "version": NSQ_VERSION,
+            }
+        )
+
+    async def _serve_http(self, listener: Listener) -> None:
+        from nsqkit.nsqlookupd.http import ENDPOINTS  # noqa: PLC0415 - loaded while nsqds may already connect
+        from nsqkit.web.app import HttpApp  # noqa: PLC0415
+        from nsqkit.web.server import HttpServer  # noqa: PLC0415
+
+        self._http = HttpServer(self, HttpApp(self, ENDPOINTS))
+        await self._http.start([listener.socket])
+        self.log.info(f"HTTP: listening on {listener.address}")
+
+    async def stop(self) -> None:
+        """Close everything. The second call does nothing."""
+        if self._stopped.is_set():
+            return
+        self._close()
+        if self._http is not None:
+            await self._http.stop()
+        for connection in list(self._connections):
+            connection.abort()
+        self.log.info("bye")
+        self._stopped.set()
+
+    def _close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for listener in self._listeners:
+            listener.close()
+
+    async def wait(self) -> None:
+        """Return when the daemon was stopped."""
+        await self._stopped.wait()
+
+    async def __aenter__(self) -> Self:
+        """Start."""
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop."""
+        await self.stop()
+
+    def now(self) -> int:
+        """Nanoseconds since the epoch, as everything in this daemon sees them."""
+        return self.clock.now()

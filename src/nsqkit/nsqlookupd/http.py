@@ -1,0 +1,175 @@
+"""nsqlookupd's HTTP API (spec/nsqlookupd.md, section 3): which nsqds have a topic, and what operators may change.
+
+Names are not checked where they are only looked up: one that can't be is not known. But `*`, which NSQ takes for every
+topic, is refused: no script should wipe a cluster by it.
+"""
+
+from functools import cache
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from nsqkit.gojson import encode_json
+from nsqkit.nsqlookupd.registrations import NEVER, Peer, Registrations
+from nsqkit.version import NSQ_VERSION, build
+from nsqkit.web import pprof
+from nsqkit.web.answers import Answer, Style, encoded_answer, json_answer
+from nsqkit.web.call import Call
+from nsqkit.web.errors import BadRequest, NotFound
+from nsqkit.web.host import Host
+from nsqkit.web.routes import Route, Routes
+
+GO_ZERO_TIME: Final = -6795364578871345152
+"""When a producer was tombstoned that never was, according to NSQ: January of the year 1, in ns of the Unix epoch."""
+
+EVERYTHING: Final = "*"
+
+_OURS: Final = (b"x-nsqkit-version", build().encode())
+
+
+class Daemon(Host, Protocol):
+    """A running nsqlookupd; `Nsqlookupd` is one."""
+
+    registrations: Registrations
+
+    def now(self) -> int:
+        """The time in ns since the epoch."""
+
+
+queries: Final = Routes[Daemon]("Queries")
+changes: Final = Routes[Daemon]("Changes")
+legacy: Final = Routes[Daemon]("Endpoints of NSQ 0.2", Style.ENVELOPE)
+
+
+@queries.add("GET", "HEAD", path="/ping", style=Style.PLAIN)
+def ping(_: Daemon, __: Call) -> str:
+    """Say OK."""
+    return "OK"
+
+
+@queries.get("/info")
+def info(_: Daemon, __: Call) -> Answer:
+    """Version. The header `X-Nsqkit-Version` tells our own version and build."""
+    return json_answer({"version": NSQ_VERSION}, [_OURS])
+
+
+@queries.get("/lookup", params="topic")
+def lookup(lookupd: Daemon, call: Call) -> Answer:
+    """List a topic's channels, and its producers but for the inactive and the tombstoned ones."""
+    now = lookupd.now()
+    topic = lookupd.registrations.topics(now).get(_known(call))
+    if topic is None:
+        raise NotFound("TOPIC_NOT_FOUND")
+    producers = b",".join([peer.document for peer in lookupd.registrations.find(topic, now)])
+    return encoded_answer(
+        b'{"channels":%b,"producers":[%b]}' % (encode_json(sorted(topic.channels)), producers)
+    )
+
+
+@queries.get("/topics")
+def topics(lookupd: Daemon, _: Call) -> dict[str, list[str]]:
+    """List every topic, sorted."""
+    return {"topics": sorted(lookupd.registrations.topics(lookupd.now()))}
+
+
+@queries.get("/channels", params="topic")
+def channels(lookupd: Daemon, call: Call) -> dict[str, list[str]]:
+    """List a topic's channels, sorted; none if it is not known."""
+    topic = lookupd.registrations.topics(lookupd.now()).get(_known(call))
+    return {"channels": sorted(topic.channels) if topic is not None else []}
+
+
+@queries.get("/nodes")
+def nodes(lookupd: Daemon, _: Call) -> Answer:
+    """List every active nsqd with its topics, and for which of them it is tombstoned."""
+    now, registrations = lookupd.now(), lookupd.registrations
+    found = [_node(peer, registrations.tombstones(peer, now)) for peer in registrations.nodes(now)]
+    return encoded_answer(b'{"producers":[%b]}' % b",".join(found))
+
+
+@queries.get("/debug")
+def debug(lookupd: Daemon, _: Call) -> Answer:
+    """Show everything that is known of producers, by `category:key:subkey`."""
+    entry = cache(_entry)  # one nsqd is in many lists, and in most of them it looks the same
+    lists = [
+        b'"%b:%b:%b":[%b]'  # names need no escapes
+        % (
+            category.encode(),
+            key.encode(),
+            subkey.encode(),
+            b",".join([entry(peer, at) for peer, at in peers]),
+        )
+        for category, key, subkey, peers in lookupd.registrations.everything(lookupd.now())
+        if peers
+    ]
+    return encoded_answer(b"{%b}" % b",".join(lists))
+
+
+@changes.post("/topic/create", params="topic")
+def create_topic(lookupd: Daemon, call: Call) -> None:
+    """Make a topic known."""
+    lookupd.registrations.create_topic(call.topic("INVALID_ARG_TOPIC"))
+
+
+@changes.post("/topic/delete", params="topic")
+def delete_topic(lookupd: Daemon, call: Call) -> None:
+    """Forget a topic with its channels. An nsqd that has it brings it back when it next registers something of it."""
+    lookupd.registrations.delete_topic(_known(call))
+
+
+@changes.post("/topic/tombstone", params="topic, node")
+def tombstone(lookupd: Daemon, call: Call) -> None:
+    """Hide a node from those who look up a topic, for `--tombstone-lifetime`: to be done before deleting it there."""
+    topic = _known(call)
+    lookupd.registrations.tombstone(topic, call.required("node"), lookupd.now())
+
+
+@changes.post("/channel/create", params="topic, channel")
+def create_channel(lookupd: Daemon, call: Call) -> None:
+    """Make a channel and its topic known: every nsqd that makes the topic later makes the channel with it."""
+    lookupd.registrations.create_channel(*call.topic_and_channel())
+
+
+@changes.post("/channel/delete", params="topic, channel")
+def delete_channel(lookupd: Daemon, call: Call) -> None:
+    """Forget a channel."""
+    if not lookupd.registrations.delete_channel(*call.topic_and_channel()):
+        raise NotFound("CHANNEL_NOT_FOUND")
+
+
+for _path, _endpoint, _params in (
+    ("/create_topic", create_topic, "topic"),
+    ("/delete_topic", delete_topic, "topic"),
+    ("/create_channel", create_channel, "topic, channel"),
+    ("/delete_channel", delete_channel, "topic, channel"),
+    ("/tombstone_topic_producer", tombstone, "topic, node"),
+):
+    legacy.any(_path, params=_params)(_endpoint)
+
+ENDPOINTS: Final[tuple[Route[Daemon], ...]] = (*queries, *changes, *pprof.routes, *legacy)
+"""Every endpoint, in the order of the docs."""
+
+
+def _known(call: Call) -> str:
+    topic = call.required("topic")
+    if topic == EVERYTHING:
+        raise BadRequest("INVALID_ARG_TOPIC")
+    return topic
+
+
+def _node(peer: Peer, tombstones: list[tuple[str, bool]]) -> bytes:
+    """What /nodes says of a peer: what /lookup does, and its topics."""
+    names = encode_json([name for name, _ in tombstones])
+    hidden = encode_json([is_hidden for _, is_hidden in tombstones])
+    return b'%b,"tombstones":%b,"topics":%b}' % (peer.document[:-1], hidden, names)
+
+
+def _entry(peer: Peer, tombstoned_at: int) -> bytes:
+    """What /debug says of a peer in one list."""
+    fields: dict[str, Any] = msgspec.json.decode(peer.document)
+    del fields["remote_address"]
+    fields["id"] = peer.id
+    fields["last_update"] = peer.last_update
+    fields["tombstoned"] = tombstoned_at != NEVER
+    fields["tombstoned_at"] = tombstoned_at if tombstoned_at != NEVER else GO_ZERO_TIME
+    return encode_json(dict(sorted(fields.items())))

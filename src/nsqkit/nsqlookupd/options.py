@@ -1,0 +1,36 @@
+"""The options of nsqlookupd, in the order of NSQ's own."""
+
+import socket
+from dataclasses import dataclass
+
+from nsqkit.options import Duration, DurationOption, option
+from nsqkit.options.daemon import DaemonOptions
+from nsqkit.options.kinds import STRING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NsqlookupdOptions(DaemonOptions):
+    """Options of nsqlookupd. Raises OptionError for values out of range."""
+
+    log_prefix: str = option("[nsqlookupd] ", "put before each log line")
+
+    tcp_address: str = option("0.0.0.0:4160", "host:port for nsqds", group="Network")
+    http_address: str = option("0.0.0.0:4161", "host:port for HTTP")
+    broadcast_address: str = option(
+        socket.gethostname,
+        "address told to nsqds, which ask there over HTTP for the channels of new topics",
+        kind=STRING,
+        default_text="the host name",
+    )
+
+    inactive_producer_timeout: DurationOption = option(
+        Duration.parse("5m"),
+        "time without a PING after which an nsqd is hidden",
+        within=(Duration.parse("1ms"), None),
+        group="Producers",
+    )
+    tombstone_lifetime: DurationOption = option(
+        Duration.parse("45s"),
+        "time for which a tombstoned producer is hidden",
+        within=(Duration.parse("0"), None),
+    )
