@@ -240,7 +240,8 @@ class Housekeeping:
         for error in sorted(set(errors) - {""}):
             self._log.error(f"STORAGE: {error}")
         if self._synchronous and not any(errors):
-            self._storage.journal.remove(self._storage.journal.rotate())
+            with suppress(OSError):  # they do no harm: the next start finds that the logs have it all
+                self._storage.journal.remove(self._storage.journal.rotate())
 
 
 def _attempt(act: Callable[[], object]) -> str:

@@ -396,6 +396,21 @@ class TestPositions:
 class TestWriteErrors:
     """The disk refuses: the publish fails, and the log is as it was."""
 
+    def test_segment_could_be_neither_begun_nor_removed(self, home, contents):
+        """What is left of it is set aside by the next publish."""
+        log = home.open()
+        home.disk.fail("write", errno.ENOSPC)
+        home.disk.fail("remove", errno.EIO)
+        log.append(home.batch(b"a"))
+        with pytest.raises(StoreError):
+            log.write()
+        home.disk.heal()
+
+        written = home.fill(log, 2)
+
+        assert list(enumerate(written)) == contents(log)
+        assert any(name.endswith(".log.damaged") for name in os.listdir(os.path.dirname(home.path())))
+
     @pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC])
     @pytest.mark.parametrize("part", [0, 1, 30, BATCH_HEADER, BATCH_BYTES, BATCH_BYTES + 7])
     def test_a_part_was_written(self, home, contents, error, part):

@@ -244,7 +244,11 @@ class TopicLog(TopicStore):
 
     def _roll(self) -> Segment:
         path = f"{self._directory}/{self._next:020d}{SUFFIX}"
-        file = self._disk.create(path)
+        try:
+            file = self._disk.create(path)
+        except FileExistsError:  # it was begun before, or is damaged, and the disk would not let go of it
+            self._disk.rename(path, path + ".damaged")
+            file = self._disk.create(path)
         try:
             write_all(self._disk, file, [file_header(self._next)], 0)
         except OSError:
