@@ -1,4 +1,4 @@
-"""Addresses as people write them: `host:port`, and `[host]:port` for IPv6."""
+"""Addresses as text: `host:port`, or `[host]:port` for an IPv6 address."""
 
 import re
 from typing import Final
@@ -7,16 +7,13 @@ _ADDRESS: Final = re.compile(r"(?:\[([^\[\]]+)\]|([^:\[\]]+)):([0-9]{1,5})")
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """Host and port. Raises ValueError, with a reason that does not repeat the address."""
+    """Host and port. Raises ValueError; a host that cannot be one is found out later, when it is asked."""
     match = _ADDRESS.fullmatch(address)
-    if match is None:
-        raise ValueError("not host:port (an IPv6 address goes in brackets)")
-    port = int(match[3])
-    if not 0 < port < 65536:
-        raise ValueError("the port must be in [1,65535]")
-    return match[1] or match[2], port
+    if match is None or not 0 < int(match[3]) < 65536:
+        raise ValueError("not an address: write host:port, or [host]:port for IPv6")
+    return match[1] or match[2], int(match[3])
 
 
 def join_address(host: str, port: int) -> str:
-    """What `split_address` takes apart."""
+    """The text for host and port."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -229,7 +229,7 @@ def test_bad_address_is_logged(play):
 
     async def test(scene: Scene) -> None:
         await scene.until(lambda: scene.endpoints() == {"10.0.0.1"})
-        assert any("ERROR: LOOKUPD(nowhere): not host:port" in line for line in scene.log)
+        assert any("ERROR: LOOKUPD(nowhere): not an address: write host:port" in line for line in scene.log)
 
     play(test, "nowhere", "10.0.0.1:4160")
 

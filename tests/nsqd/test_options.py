@@ -153,7 +153,9 @@ def test_flag_of_a_later_feature_may_say_the_default(flag):
 @pytest.mark.parametrize("address", ["lookup", "::1:4160", "lookup:0", "lookup:65536", ":4160", ""])
 def test_address_of_an_nsqlookupd_is_checked(address):
     """What can be no address is an error that says what it should be."""
-    with pytest.raises(OptionError, match="^invalid value '.*' for --lookupd-tcp-address: (not host:port|the port)"):
+    with pytest.raises(
+        OptionError, match="^invalid value '.*' for --lookupd-tcp-address: not an address: write host:port"
+    ):
         load(NsqdOptions, parse(NsqdOptions, [f"--lookupd-tcp-address={address}"]))
 
 
