@@ -128,14 +128,32 @@ def test_all_are_asked_at_once(run, cluster, nodes):
 
 
 def test_requests_at_once_are_limited(run, make_cluster, nodes, monkeypatch):
-    """With more nodes than MAX_REQUESTS, the others are asked when the first have answered."""
+    """A node gets no more than MAX_REQUESTS at once; the others follow when the first are answered."""
     monkeypatch.setattr(nsqkit.cluster.cluster, "MAX_REQUESTS", 2)
     barrier, seen = asyncio.Barrier(2), [0]
-    addresses = [meeting(nodes, barrier, seen) for _ in range(4)]
+    address = meeting(nodes, barrier, seen)
+    cluster = make_cluster()
 
-    assert addresses == run(make_cluster().topics(addresses)).answered
+    async def ask():
+        return await asyncio.gather(*[cluster.topics([address]) for _ in range(4)])
 
+    assert [[address]] * 4 == [answers.answered for answers in run(ask())]
     assert 2 == max(seen)
+
+
+def test_waiting_for_a_turn_counts(run, make_cluster, nodes, monkeypatch):
+    """Who waits behind requests that are not answered gives up with them, and no other node is kept waiting."""
+    monkeypatch.setattr(nsqkit.cluster.cluster, "MAX_REQUESTS", 1)
+    silent, good = nodes.silent(), nodes.answering({"topics": ["a"]})
+    cluster = make_cluster(request_timeout=0.2)
+
+    async def ask():
+        return await asyncio.gather(*[cluster.topics([silent.address, good.address]) for _ in range(3)])
+
+    answers = run(ask())
+
+    assert [["a"]] * 3 == [one.value for one in answers]
+    assert [[Failure(silent.address, "no answer within 0.2 s")]] * 3 == [one.failures for one in answers]
 
 
 def test_a_silent_node_costs_no_more_than_the_limit(run, make_cluster, nodes):

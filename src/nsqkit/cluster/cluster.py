@@ -1,8 +1,8 @@
 """Ask nodes at once or in turn, and say what they answered.
 
 Nodes are `host:port` of their HTTP API; one that is named twice is asked once. Reads go to all nodes at the same time,
-MAX_REQUESTS at most; commands go to one node after the other. What is wrong with a node is a `Failure` in the answer,
-and never raised; cancellation is. To name no node at all is no failure.
+but no more than MAX_REQUESTS to one; commands go to one node after the other. What is wrong with a node is a `Failure`
+in the answer, and never raised; cancellation is. To name no node at all is no failure.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Generic, Self, TypeVar
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -18,7 +19,7 @@ from nsqkit.cluster import merge
 from nsqkit.cluster.documents import ChannelNames, Info, NodeStats, Registrations, TopicNames, read_stats
 from nsqkit.cluster.request import NODE_ERRORS, BadStatus, Requester, in_words
 
-MAX_REQUESTS: Final = 100  # at the same time, of one Cluster
+MAX_REQUESTS: Final = 100  # to one node at the same time
 CONNECT_TIMEOUT: Final = 2.0  # seconds
 REQUEST_TIMEOUT: Final = 5.0  # seconds
 
@@ -72,7 +73,7 @@ class Cluster:
         """
         self._request_timeout = request_timeout
         self._requester = Requester(connect_timeout, ssl_context)
-        self._slots = asyncio.Semaphore(MAX_REQUESTS)
+        self._slots = WeakValueDictionary[str, asyncio.Semaphore]()  # of nodes that are being asked
 
     async def __aenter__(self) -> Self:
         return self
@@ -162,8 +163,9 @@ class Cluster:
         return read_stats(node, await self._requester.request("GET", node, "/stats", params), topic, channel)
 
     async def _one(self, node: str, ask: Callable[[str], Awaitable[T]]) -> T | Failure:
+        slots = self._slots.setdefault(node, asyncio.Semaphore(MAX_REQUESTS))
         try:
-            async with self._slots, asyncio.timeout(self._request_timeout) as limit:
+            async with asyncio.timeout(self._request_timeout) as limit, slots:
                 return await ask(node)
         except NODE_ERRORS as error:
             text = f"no answer within {self._request_timeout:g} s" if limit.expired() else in_words(error)

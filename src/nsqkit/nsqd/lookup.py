@@ -146,14 +146,13 @@ class Lookup(Registry):
         """Make the channels that a new topic has elsewhere, then let its messages go."""
         found: list[str] = []
         try:
-            async with asyncio.timeout(self._request_timeout_s):
-                cluster = await self._ready_cluster()
-                answers = await cluster.channels(http, topic.name)
+            cluster = await self._ready_cluster()
+            answers = await cluster.channels(
+                http, topic.name
+            )  # who does not answer in time is a failure of it
             for failure in answers.failures:
                 self._log.warning(f"TOPIC({topic.name}): failed to query nsqlookupd for channels - {failure}")
             found = answers.value
-        except TimeoutError:
-            self._log.warning(f"TOPIC({topic.name}): failed to query nsqlookupd for channels - timed out")
         finally:
             if not topic.deleted and not self._broker.exiting:
                 self._make_channels(topic, found)
