@@ -21,10 +21,9 @@ NOT_YET := \
 
 .PHONY: run test check suite suite-pure conformance bench docs lock format clean
 
-# The compiled build, and nsqd in the foreground. FLAGS="--mem-queue-size=0" adds flags.
+# The compiled build: nsqlookupd and nsqd in the foreground. FLAGS="--nsqd 3 -- --mem-queue-size=0" adds flags.
 run: $(VENV)/installed
-	@mkdir -p nsq-data
-	$(VENV)/bin/nsqd --data-path=./nsq-data $(FLAGS)
+	$(VENV)/bin/nsqkit up $(FLAGS)
 
 # Everything CI runs.
 test: check suite-pure suite conformance

@@ -8,11 +8,12 @@ from nsqkit.http_docs import http_page
 from nsqkit.nsqd.options import NsqdOptions
 from nsqkit.nsqlookupd.options import NsqlookupdOptions
 from nsqkit.options import Option, Options, Words, declared
+from nsqkit.up.options import UpOptions
 
 DOCS = Path("docs")
 """Where the pages are, seen from the project's root."""
 
-PROGRAMS: Mapping[str, type[Options]] = {"nsqd": NsqdOptions, "nsqlookupd": NsqlookupdOptions}
+PROGRAMS: Mapping[str, type[Options]] = {"nsqd": NsqdOptions, "nsqlookupd": NsqlookupdOptions, "nsqkit up": UpOptions}
 
 
 def options_page() -> str:
@@ -29,8 +30,9 @@ def options_page() -> str:
     ]
     for program, options in PROGRAMS.items():
         lines += ["", f"## {program}", *_tables(options)]
-        lines += ["", "### Accepted, without effect", ""]
-        lines += [f"- `--{ignored.flag}`: {ignored.help}" for ignored in options.ignored_flags]
+        if options.ignored_flags:
+            lines += ["", "### Accepted, without effect", ""]
+            lines += [f"- `--{ignored.flag}`: {ignored.help}" for ignored in options.ignored_flags]
     return "\n".join(lines) + "\n"
 
 

@@ -87,7 +87,8 @@ def usage(program: str, options: type[Options]) -> str:
             group = one.group
             lines += ["", f"{group}:"]
         lines += _row(f"--{one.flag} {one.kind.name}", help_of(one))
-    lines += ["", "Accepted, without effect:"]
+    if options.ignored_flags:
+        lines += ["", "Accepted, without effect:"]
     for ignored in options.ignored_flags:
         lines += _row(f"--{ignored.flag}", ignored.help)
     return "\n".join(lines)

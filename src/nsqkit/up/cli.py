@@ -1,0 +1,130 @@
+"""The command line of `nsqkit up`.
+
+0   stopped as asked, or --help, --version
+1   something is in the way, a program would not start, or one had to be killed at the end
+2   the command line cannot be understood
+"""
+
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from rich.console import Console
+
+from nsqkit.errors import FlagError, OptionError, StartError
+from nsqkit.log import Log, keep_standard_descriptors_open
+from nsqkit.options.command_line import CommandLine, load, parse, usage
+from nsqkit.up import plan
+from nsqkit.up.banner import banner
+from nsqkit.up.lines import Labels, Outbox
+from nsqkit.up.machine import prepare_data, reserved
+from nsqkit.up.options import UpOptions
+from nsqkit.up.supervisor import Supervisor
+from nsqkit.up.terminal import Terminal
+from nsqkit.version import version_line
+
+PROGRAM: Final = "nsqkit up"
+
+_ABOUT: Final = """\
+Runs nsqlookupd and nsqd on this machine, starts again what dies, and shows one log until Ctrl-C.
+"""
+
+_MORE: Final = """\
+Flags behind -- go to every nsqd, as in: nsqkit up --nsqd 3 -- --mem-queue-size=0
+"""
+
+_US: Final = "up"  # before our own lines in the log
+_STDOUT: Final = 1
+_WIDE: Final = 200  # columns for the table where there is no terminal to fit
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `nsqkit up` with these arguments until it is told to stop; its exit code."""
+    keep_standard_descriptors_open()
+    own, nsqd_flags = split(argv)
+    try:
+        line = _parse(own)
+        if line.help:
+            print(help_text())
+            return 0
+        if line.version:
+            print(version_line(PROGRAM))
+            return 0
+        options = load(UpOptions, line)
+        plan.check_nsqd_flags(nsqd_flags)
+        return _run(options, nsqd_flags, line.warnings)
+    except FlagError as error:
+        print(f"{PROGRAM}: {error}\n{PROGRAM} --help tells more", file=sys.stderr)
+        return 2
+    except (OptionError, StartError) as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 1
+
+
+def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Our own words, and those behind the first `--`."""
+    words = list(argv)
+    if "--" not in words:
+        return words, []
+    at = words.index("--")
+    return words[:at], words[at + 1 :]
+
+
+def help_text() -> str:
+    """The text of --help."""
+    return f"{_ABOUT}\n{usage(PROGRAM, UpOptions)}\n\n{_MORE}".rstrip()
+
+
+def _parse(words: Sequence[str]) -> CommandLine:
+    """Read our flags. FlagError for a word that is none, too: most likely -- is missing before it."""
+    try:
+        line = parse(UpOptions, words)
+    except FlagError as error:
+        raise FlagError(f"{error}; flags for every nsqd go behind --") from None
+    if line.warnings:  # of the kind "ignoring 'word' and what follows it on the command line: it is no flag"
+        refused = line.warnings[0].removeprefix("ignoring ")
+        raise FlagError(f"can't take {refused}; flags for every nsqd go behind --")
+    return line
+
+
+def _run(options: UpOptions, nsqd_flags: Sequence[str], remarks: Sequence[str]) -> int:
+    """Check the machine, show the table, run."""
+    names = plan.names(options.nsqd)
+    with reserved(options.host, names, plan.ports(options.base_port, options.nsqd)) as ports:
+        programs = plan.programs(options, ports, socket.gethostname(), nsqd_flags)
+        remarks = [*remarks, *prepare_data(options.data_path, programs)]
+
+        console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
+        labels = Labels([_US, *names], colour=console.color_system is not None and not console.no_color)
+        outbox = Outbox(lambda n: labels.put(_US, f"{n} lines were dropped: the terminal can't keep up"))
+        log = Log(write=lambda line: outbox.put(labels.put(_US, line.rstrip("\n"))))
+        outbox.put(banner(programs, console))
+        for remark in remarks:
+            log.warning(remark)
+        terminal = Terminal(_STDOUT, outbox)
+        try:
+            return asyncio.run(
+                _until_told(Supervisor(programs, log, lambda name, line: outbox.put(labels.put(name, line))))
+            )
+        finally:
+            terminal.close()
+
+
+async def _until_told(supervisor: Supervisor) -> int:
+    """Stop at the first signal, kill at a Ctrl-C behind it. A SIGHUP comes when the terminal is closed."""
+
+    def told(number: int) -> None:
+        if supervisor.stopping and number == signal.SIGINT:
+            supervisor.kill()
+        else:
+            supervisor.stop()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, told, number)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as it is under nohup
+        loop.add_signal_handler(signal.SIGHUP, told, signal.SIGHUP)
+    return await supervisor.run()

@@ -1,0 +1,108 @@
+"""Lines of many processes: cut, labelled, and dropped when there are too many."""
+
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nsqkit.up.lines import Labels, Outbox, Splitter
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_chunks_make_no_difference(size):
+    """The same lines come out whatever the pieces are that the pipe delivers."""
+    data = "one\n\ntwo \N{EURO SIGN}\r\nthree".encode()
+    splitter = Splitter()
+
+    lines = [line for at in range(0, len(data), size) for line in splitter.feed(data[at : at + size])]
+
+    assert ["one", "", "two \N{EURO SIGN}"] == lines
+    assert ["three"] == splitter.end()
+    assert [] == splitter.end()
+
+
+def test_long_line_is_cut():
+    """A line keeps its first bytes, and tells how many are missing; the next one is whole."""
+    splitter = Splitter(limit=5)
+
+    assert [] == splitter.feed(b"abc")
+    assert ["abcde ... and 4 bytes more", "next"] == splitter.feed(b"defg") + splitter.feed(b"hi\nnext\n")
+
+
+@given(st.binary(max_size=60), st.integers(1, 9))
+def test_nothing_is_kept_beyond_the_limit(data, limit):
+    """A process that never ends its line costs no more memory than one line may have."""
+    splitter = Splitter(limit)
+
+    splitter.feed(data)
+
+    assert len(splitter._line) <= limit
+
+
+def test_terminal_is_not_driven():
+    """Control characters are shown, not carried out; broken UTF-8 is replaced."""
+    assert ["\\x1b[2J\tok \ufffd"] == Splitter().feed(b"\x1b[2J\tok \xff\n")
+
+
+def test_labels_are_padded():
+    """Names take the same width, so that lines begin in one column."""
+    labels = Labels(["up", "nsqd-10"], colour=False)
+
+    assert "up      | ready\n" == labels.put("up", "ready")
+    assert "nsqd-10 | ready\n" == labels.put("nsqd-10", "ready")
+
+
+def test_each_process_has_its_colour():
+    """With colour, our own label is bold and the others differ; the text has none."""
+    names = ["up", *(f"nsqd-{number}" for number in range(64))]
+    labels = Labels(names, colour=True)
+
+    assert "\x1b[1mup      |\x1b[0m text\n" == labels.put("up", "text")
+    assert "\x1b[36mnsqd-0  |\x1b[0m text\n" == labels.put("nsqd-0", "text")
+    assert "\x1b[32mnsqd-1  |\x1b[0m text\n" == labels.put("nsqd-1", "text")
+    assert "\x1b[36mnsqd-10 |\x1b[0m text\n" == labels.put("nsqd-10", "text")
+
+
+@pytest.fixture
+def outbox():
+    """One with room for three lines."""
+    return Outbox(lambda count: f"({count} dropped)\n", limit=3)
+
+
+def test_lines_wait_to_be_taken(outbox):
+    """What was put is taken at once, in order."""
+    outbox.put("one\n")
+    outbox.put("two\n")
+
+    assert "one\ntwo\n" == outbox.take()
+
+
+def test_full_outbox_drops_and_counts(outbox):
+    """What does not fit is dropped, and a line behind the others says how many; then there is room again."""
+    for number in range(5):
+        outbox.put(f"{number}\n")
+
+    assert "0\n1\n2\n(2 dropped)\n" == outbox.take()
+    outbox.put("5\n")
+    assert "5\n" == outbox.take()
+
+
+def test_closed_outbox_gives_what_is_left(outbox):
+    """After the close comes what was put before it, and then nothing, for ever."""
+    outbox.put("last\n")
+    outbox.close()
+
+    assert ["last\n", "", ""] == [outbox.take(), outbox.take(), outbox.take()]
+
+
+def test_taker_waits_for_the_first_line(outbox):
+    """Who takes from an empty outbox gets the line that is put later."""
+    taken: list[str] = []
+    taker = threading.Thread(target=lambda: taken.append(outbox.take()))
+    taker.start()
+
+    outbox.put("late\n")
+    taker.join(20)
+
+    assert ["late\n"] == taken
