@@ -1,8 +1,7 @@
-"""The daemon's clock: ns since the epoch, never going back.
+"""The daemon's clock: ns since the epoch, never going back, and never moved by somebody who sets the calendar.
 
-Timeouts must not depend on somebody setting the clock, while times that outlast a restart need the calendar. So this
-clock runs with the monotonic one from where the calendar was at the start; if the calendar gets ahead (a suspended
-machine, a clock that was set) it follows, and if the calendar goes back it does not.
+Timeouts and delays must be what they were promised to be, while times that outlast a restart need the calendar. So this
+clock starts where the calendar is, and runs with one that goes on while the machine sleeps.
 """
 
 import time
@@ -11,27 +10,22 @@ from typing import Final
 
 from mypy_extensions import i64
 
-FOLLOW_NS: Final = 1_000_000_000  # how far the calendar must be ahead to be followed
+_SLEEPLESS: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # macOS: the latter counts sleep
+
+
+def _since_boot() -> int:
+    return time.clock_gettime_ns(_SLEEPLESS)
 
 
 class Clock:
     """Ask `now` for the time. The two sources are replaced in tests."""
 
     def __init__(
-        self, calendar: Callable[[], int] = time.time_ns, monotonic: Callable[[], int] = time.monotonic_ns
+        self, calendar: Callable[[], int] = time.time_ns, monotonic: Callable[[], int] = _since_boot
     ) -> None:
-        self._calendar = calendar
         self._monotonic = monotonic
         self._offset: i64 = calendar() - monotonic()
 
     def now(self) -> i64:
         """Nanoseconds since the epoch."""
         return i64(self._monotonic()) + self._offset
-
-    def follow(self) -> bool:
-        """Catch up with a calendar that is ahead; to be called now and then. True if it was."""
-        offset: i64 = self._calendar() - self._monotonic()
-        if offset > self._offset + FOLLOW_NS:
-            self._offset = offset
-            return True
-        return False

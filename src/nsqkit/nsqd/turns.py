@@ -70,5 +70,4 @@ class Turns:
 
     def _on_timer(self) -> None:
         self._timer = None
-        self.clock.follow()
         self.run()

@@ -382,3 +382,38 @@ def test_paused_topic_that_is_let_go_stays_paused(node, publish):
     node.turn()
 
     assert [b"x"] == consumer.bodies()
+
+
+@in_memory
+def test_what_waited_in_a_pause_keeps_its_place(node, settings, publish):
+    """What waited in the memory of a paused topic does not overtake what its channels have in the log."""
+    settings.mem_queue_size = 3
+    consumer = node.client().subscribe("t", "c")
+    publish("t", *numbers(5))
+    node.topic("t").pause(True, node.clock.now)
+    publish("t", b"5", b"6")
+
+    node.topic("t").pause(False, node.clock.now)
+    node.turn()
+    consumer.ready(10)
+
+    assert numbers(7) == consumer.bodies()
+
+
+@in_memory
+def test_what_waited_stays_in_memory_if_the_log_refuses(node, settings, publish):
+    """When the end of a pause finds the disk full, nothing is lost; only the order may be."""
+    settings.mem_queue_size = 3
+    consumer = node.client().subscribe("t", "c")
+    publish("t", *numbers(5))
+    node.topic("t").pause(True, node.clock.now)
+    publish("t", b"5", b"6")
+    node.log("t").failure = "disk full"
+
+    node.topic("t").pause(False, node.clock.now)
+    node.turn()
+    node.log("t").failure = ""
+    consumer.ready(10)
+
+    assert numbers(7) == sorted(consumer.bodies())
+    assert "disk full" in node.broker.health

@@ -19,6 +19,7 @@ from nsqkit.nsqd.core.quantile import LatencyWindow
 from nsqkit.nsqd.core.queue import ReadyQueue
 from nsqkit.nsqd.core.settings import Durability
 from nsqkit.nsqd.core.store import StoreError
+from nsqkit.wire.message import NOWHERE
 
 if TYPE_CHECKING:
     from nsqkit.nsqd.core.batch import Publisher
@@ -147,6 +148,8 @@ class Topic:
         self.note_change()
         for item in waiting.in_memory():
             assert isinstance(item, Batch)  # nothing is ever requeued to a topic
+            if item.first_position == NOWHERE and not self._has_room(item, now):
+                self._place(item)
             for channel in self.channels.values():
                 channel.put(item, now)
         for extent in waiting.extents():
@@ -154,6 +157,16 @@ class Topic:
                 channel.message_count += extent.stop - extent.start
                 channel.put_extent(extent.start, extent.stop)
         waiting.clear()
+
+    def _place(self, batch: Batch) -> None:
+        """Write what waited in memory, so that it does not overtake what a channel has in the log."""
+        if self.store is None:
+            return
+        try:
+            self.store.append(batch)
+            self.store.write()
+        except StoreError as error:
+            self.broker.health = str(error)  # it stays in memory
 
     # -- channels
 
