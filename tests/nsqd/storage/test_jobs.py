@@ -105,6 +105,20 @@ class TestSyncJob:
         assert ["open", "read", "write", "sync"] == [call for call, _ in disk.calls]
         assert 3 == len(contents(log))
 
+    def test_once_more_in_short_writes(self, home, log):
+        """All of it is written again, also when a write takes only a part."""
+        disk = home.disk
+        file = disk.open(home.path())
+        size = disk.size(file)
+        disk.most = size // 3
+        job = SyncJob(disk, [file], "", log, Synced(0, size, 3))
+        job.again = True
+
+        job.run()
+        job.finish()
+
+        assert 3 < [call for call, _ in disk.calls].count("write") + 1
+
 
 class TestCheckpointJob:
     """One checkpoint of one log."""

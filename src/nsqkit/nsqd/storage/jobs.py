@@ -6,6 +6,8 @@ import os
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
+from nsqkit.nsqd.storage.disk import write_all
+
 if TYPE_CHECKING:
     from nsqkit.nsqd.storage.checkpoint import Synced
     from nsqkit.nsqd.storage.disk import Disk
@@ -51,7 +53,7 @@ class SyncJob:
             for offset in range(0, size, _BLOCK):
                 piece = self._disk.read(file, min(_BLOCK, size - offset), offset)
                 if piece:
-                    self._disk.write(file, [piece], offset)
+                    write_all(self._disk, file, [piece], offset)
 
     def finish(self) -> None:
         """Let the log know how far it is safe, or that this is still to be done."""
