@@ -116,6 +116,8 @@ def in_words(error: Exception) -> str:
         case aiohttp.ClientConnectorError():
             number = error.os_error.errno  # its text is asyncio's, and repeats the address
             text = f"cannot connect: {os.strerror(number) if number else error.os_error}"
+        case aiohttp.ServerDisconnectedError():
+            text = "it hung up in the middle of its answer"
         case aiohttp.ClientOSError():
             text = f"the connection broke: {error.strerror or error}"
         case aiohttp.ClientResponseError():
