@@ -117,7 +117,32 @@ class TestSyncJob:
         job.run()
         job.finish()
 
-        assert 3 < [call for call, _ in disk.calls].count("write") + 1
+        assert [call for call, _ in disk.calls].count("write") >= 3
+
+    @pytest.mark.usefixtures("log")
+    def test_the_first_sync_of_a_process(self, home, contents):
+        """What a killed process left unsynced is written again first: a sync that failed there may have lost it."""
+        log = home.reopen()
+        home.disk.calls.clear()
+
+        home.sync()
+
+        name = f"{0:020d}.log"
+        assert [("write", name), ("sync", name)] == home.disk.names_called("write", "sync")[:2]
+        assert 3 == len(contents(log))
+
+    def test_what_is_safe_is_not_written_again(self, home, log):
+        """Writing again begins behind what was synced before."""
+        file = home.disk.open(home.path())
+        size = home.disk.size(file)
+        job = SyncJob(home.disk, [file], "", log, Synced(0, size, 3))
+        job.again = True
+        job.synced = Synced(0, size, 3)
+
+        job.run()
+        job.finish()
+
+        assert [("sync", f"{0:020d}.log")] == home.disk.names_called("write", "sync")
 
 
 class TestCheckpointJob:

@@ -7,6 +7,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Final
 
 from nsqkit.nsqd.storage.disk import write_all
+from nsqkit.nsqd.storage.segment import FILE_HEADER, header_position
 
 if TYPE_CHECKING:
     from nsqkit.nsqd.storage.checkpoint import Synced
@@ -28,7 +29,8 @@ class SyncJob:
         self._directory = directory
         self._log = log
         self._reached = reached
-        self.again = False  # the last sync failed, and the system may have dropped what it was to write
+        self.again = False  # a sync failed, and the system may have dropped what it was to write
+        self.synced: Synced | None = None  # what is safe all the same
         self.error = ""
 
     def run(self) -> None:
@@ -50,10 +52,16 @@ class SyncJob:
         """Mark everything as not written yet: it can still be read, but a system that failed won't try by itself."""
         for file in self._files:
             size = int(self._reached.offset) if file == self._files[-1] else self._disk.size(file)
-            for offset in range(0, size, _BLOCK):
+            for offset in range(self._safe_bytes(file), size, _BLOCK):
                 piece = self._disk.read(file, min(_BLOCK, size - offset), offset)
                 if piece:
                     write_all(self._disk, file, [piece], offset)
+
+    def _safe_bytes(self, file: int) -> int:
+        synced = self.synced
+        if synced is None or header_position(self._disk.read(file, FILE_HEADER, 0)) != synced.segment:
+            return 0
+        return int(synced.offset)
 
     def finish(self) -> None:
         """Let the log know how far it is safe, or that this is still to be done."""

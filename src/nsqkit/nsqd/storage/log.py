@@ -174,6 +174,7 @@ class TopicLog(TopicStore):
             if segment.first_position >= synced.segment:
                 self._sealed.append(self._disk.open(segment.path))
         self._directory_dirty = True
+        self._again = True  # a sync of that process may have failed, and so the next would prove nothing
         self._home.wrote(self, 1)
 
     # -- appending
@@ -368,6 +369,7 @@ class TopicLog(TopicStore):
             self._disk, [*self._sealed, last], self._directory if self._directory_dirty else "", self, reached
         )
         job.again = self._again
+        job.synced = synced
         self._again = False
         self._sealed = []
         self._directory_dirty = False
