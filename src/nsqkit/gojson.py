@@ -17,6 +17,6 @@ def encode_json(value: Any) -> bytes:
     """A value as JSON. TypeError if it is none."""
     data = msgspec.json.encode(value)
     for plain, escaped in _ESCAPES:
-        if plain in data:  # only ever inside strings
+        if plain[:1] in data:  # only ever inside strings; looking for one byte takes next to no time
             data = data.replace(plain, escaped)
     return data

@@ -1,86 +1,150 @@
 """The page docs/http.md, written from the daemons' tables of endpoints."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Final
 
-from nsqkit.nsqd.http import ENDPOINTS
+from nsqkit.nsqd import http as nsqd
+from nsqkit.nsqlookupd import http as nsqlookupd
 from nsqkit.web.routes import MAX_ADMIN_BODY, Route
 
-PARAMETERS: Final[Mapping[str, str]] = {
-    "topic": "name of a topic; in `/stats` only this topic is shown",
-    "channel": "name of a channel; in `/stats` only this channel, and only topics that have it",
-    "defer": "milliseconds to hold the message back, at most `--max-req-timeout`",
-    "binary": "`false` or `0`: lines (the default); anything else: `[4-byte count]([4-byte size][bytes])*`",
-    "format": "`json` for JSON, anything else for text",
-    "include_clients": "`false` or `0` leaves clients and producers out",
-    "include_mem": "`false` or `0` leaves the memory block out",
-    "seconds": "how long to measure",
-    "rate": "a whole number",
-    "frames": "stack frames to remember for each allocation; `0` stops",
-}
-"""Every parameter that a row of the table names."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What the page says of one daemon."""
+
+    daemon: str
+    introduction: str
+    endpoints: Sequence[Route[Any]]
+    remarks: Mapping[str, str]  # by the groups of endpoints that need one
+    parameters: Mapping[str, str]  # every one that a row of the table names
+
 
 _HEAD: Final = f"""\
 # HTTP
 
-<!-- Written by `make docs` from the table of endpoints in the code. -->
+<!-- Written by `make docs` from the tables of endpoints in the code. -->
 
-nsqd speaks HTTP/1.1 on `--http-address` (port 4151). Paths, texts and status codes are those of NSQ 1.3.
-
-    curl -d 'hello' 'http://127.0.0.1:4151/pub?topic=greetings'
-    curl 'http://127.0.0.1:4151/stats?format=json&topic=greetings'
+The daemons speak HTTP/1.1. Paths, texts and status codes are those of NSQ 1.3.
 
 - Parameters come in the query string only. The first value of a name counts. Brackets mean optional.
 - Success is 200 with text, JSON or nothing. An error is `{{"message":"<TEXT>"}}` with a status of 400 or above.
-- A publish is answered when the message is as safe as `--durability` says; 503 `EXITING` means that this failed, and
-  nsqd's log tells why. A request that breaks a rule publishes nothing and makes no topic.
-- A message is limited by `--max-msg-size`, a batch by `--max-body-size`, any other body to {MAX_ADMIN_BODY} bytes: 413.
+- A body that is not a message is limited to {MAX_ADMIN_BODY} bytes: 413.
 - A known path with another method is 405 and an `Allow` header; a path that is wrong only in its case or its slashes is
   redirected.
 - Every request but those that publish is a line in the log at level `info`.
 """
 
-_REMARKS: Final[Mapping[str, str]] = {
-    "Information and configuration": """
+_LEGACY: Final = """
+Scripts of 2012 and 2013 go on working. Errors have status 500 and the form of those days,
+`{"status_code":500,"status_txt":"<TEXT>","data":null}`, unless the request says exactly
+`Accept: application/vnd.nsq; version=1.0`.
+"""
+
+_PROFILE: Final = """
+A profile is in "collapsed stacks", which flame graph tools read. It counts microseconds of CPU time, not of waiting.
+"""
+
+_SECONDS: Final = "how long to measure"
+
+PARTS: Final = (
+    Part(
+        daemon="nsqd",
+        introduction="""
+On `--http-address` (port 4151).
+
+    curl -d 'hello' 'http://127.0.0.1:4151/pub?topic=greetings'
+    curl 'http://127.0.0.1:4151/stats?format=json&topic=greetings'
+
+- A publish is answered when the message is as safe as `--durability` says; 503 `EXITING` means that this failed, and
+  nsqd's log tells why. A request that breaks a rule publishes nothing and makes no topic.
+- A message is limited by `--max-msg-size`, a batch by `--max-body-size`.
+""",
+        endpoints=nsqd.ENDPOINTS,
+        remarks={
+            "Information and configuration": """
 `/info` has exactly NSQ's keys; our own version and build are in its header `X-Nsqkit-Version`. In `/stats`,
 `pub_counts` has every topic a client has published to, and with `topic=` only the producers of that topic are listed.
 The memory block has NSQ's keys with the nearest figures that Python has: objects are blocks of its allocator, "in use"
 is resident memory, "released" what was given back since the peak, pauses are those of the cyclic garbage collector.
 
 `PUT /config/<option>` takes `log_level` (`debug`, `info`, `warn`, `error` or `fatal`) and `nsqlookupd_tcp_addresses`
-(a JSON array of `host:port`, which nothing looks at in this version). The options are the keys in
-[options.md](options.md).
+(a JSON array of `host:port`). The options are the keys in [options.md](options.md).
 """,
-    "Debugging": """
-A profile is in "collapsed stacks", which flame graph tools read. It counts microseconds of CPU time, not of waiting.
+            "Debugging": f"""{_PROFILE}\
 Compiled functions are counted to their caller; install with `NSQKIT_PURE=1` to see them.
 
     curl -s 'http://127.0.0.1:4151/debug/pprof/profile?seconds=10' | flamegraph.pl > nsqd.svg
 """,
-    "Endpoints of NSQ 0.1 and 0.2": """
-Scripts of 2012 and 2013 go on working. Errors have status 500 and the form of those days,
-`{"status_code":500,"status_txt":"<TEXT>","data":null}`, unless the request says exactly
-`Accept: application/vnd.nsq; version=1.0`.
+            "Endpoints of NSQ 0.1 and 0.2": _LEGACY,
+        },
+        parameters={
+            "topic": "name of a topic; in `/stats` only this topic is shown",
+            "channel": "name of a channel; in `/stats` only this channel, and only topics that have it",
+            "defer": "milliseconds to hold the message back, at most `--max-req-timeout`",
+            "binary": "`false` or `0`: lines (the default); anything else: `[4-byte count]([4-byte size][bytes])*`",
+            "format": "`json` for JSON, anything else for text",
+            "include_clients": "`false` or `0` leaves clients and producers out",
+            "include_mem": "`false` or `0` leaves the memory block out",
+            "seconds": _SECONDS,
+            "rate": "a whole number",
+            "frames": "stack frames to remember for each allocation; `0` stops",
+        },
+    ),
+    Part(
+        daemon="nsqlookupd",
+        introduction="""
+On `--http-address` (port 4161). What it knows, and for how long, is in [discovery.md](discovery.md).
+
+    curl 'http://127.0.0.1:4161/lookup?topic=greetings'
+    curl -X POST 'http://127.0.0.1:4161/channel/create?topic=greetings&channel=archive'
 """,
-}
+        endpoints=nsqlookupd.ENDPOINTS,
+        remarks={
+            "Queries": """
+Names are sorted. `/lookup` of an unknown topic is 404 `TOPIC_NOT_FOUND`, `/channels` of one an empty list.
+""",
+            "Changes": """
+They concern what this nsqlookupd knows, and no other nsqlookupd and no nsqd hears of them. `topic=*`, with which NSQ
+means every topic, is refused: 400 `INVALID_ARG_TOPIC`.
+""",
+            "Debugging": f"""{_PROFILE}\
+Allocations can be traced in nsqd only.
+""",
+            "Endpoints of NSQ 0.2": _LEGACY,
+        },
+        parameters={
+            "topic": "name of a topic",
+            "channel": "name of a channel",
+            "node": "an nsqd's `<broadcast address>:<HTTP port>`, as `/nodes` shows it",
+            "seconds": _SECONDS,
+        },
+    ),
+)
+"""The parts of the page, one for each daemon."""
 
 
 def http_page() -> str:
     """Every endpoint with method, path, parameters and meaning."""
-    lines = [_HEAD]
-    for group, rows in groupby(ENDPOINTS, key=lambda row: row.group):
-        lines += [f"## {group}", "", "| Method | Path | Parameters | Meaning |", "|---|---|---|---|"]
-        lines += [_row(row) for row in rows]
-        lines.append(_REMARKS.get(group, ""))
-    lines += ["## Parameters", "", "| Parameter | Meaning |", "|---|---|"]
-    lines += [f"| `{name}` | {meaning} |" for name, meaning in PARAMETERS.items()]
-    return "\n".join(lines) + "\n"
+    return "\n".join([_HEAD, *(line for part in PARTS for line in _lines(part))]).rstrip() + "\n"
 
 
 def parameters(row: Route[Any]) -> Iterator[str]:
     """The names of a row's parameters."""
     return (word.strip("[] ") for word in row.params.split(",") if word)
+
+
+def _lines(part: Part) -> Iterator[str]:
+    yield f"## {part.daemon}"
+    yield part.introduction
+    for group, rows in groupby(part.endpoints, key=lambda row: row.group):
+        yield from (f"### {group}", "", "| Method | Path | Parameters | Meaning |", "|---|---|---|---|")
+        yield from (_row(row) for row in rows)
+        yield part.remarks.get(group, "")
+    yield from ("### Parameters", "", "| Parameter | Meaning |", "|---|---|")
+    yield from (f"| `{name}` | {meaning} |" for name, meaning in part.parameters.items())
+    yield ""
 
 
 def _row(row: Route[Any]) -> str:

@@ -7,8 +7,10 @@ within HANDSHAKE_S is hung up on, for he holds a file that an nsqd may need.
 import asyncio
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
+from nsqkit.address import join_address
 from nsqkit.log import Log
 from nsqkit.nsqlookupd.registrations import Registrations
 from nsqkit.nsqlookupd.session import Session
@@ -32,12 +34,14 @@ class Connection(asyncio.Protocol):
         log: Log,
         now: Callable[[], int],
         connections: set["Connection"],
+        handshake_s: float = HANDSHAKE_S,
     ) -> None:
         self._registrations = registrations
         self._introduction = introduction
         self._log = log
         self._now = now
         self._connections = connections
+        self._handshake_s = handshake_s
         self._address = ""
         self._transport: asyncio.Transport
         self._session: Session
@@ -48,7 +52,7 @@ class Connection(asyncio.Protocol):
         self._transport = transport
         self._address = _address(transport.get_extra_info("peername"))
         self._session = Session(self._registrations, self._address, self._introduction, self._log)
-        self._deadline = asyncio.get_running_loop().call_later(HANDSHAKE_S, self._give_up)
+        self._deadline = asyncio.get_running_loop().call_later(self._handshake_s, self._give_up)
         self._connections.add(self)
         keep_alive(transport.get_extra_info("socket"))
         self._log.info(f"TCP: new client({self._address})")
@@ -101,21 +105,19 @@ class Connection(asyncio.Protocol):
         self._deadline = asyncio.get_running_loop().call_later(LINGER_S, self.abort)
 
     def _give_up(self) -> None:
-        self._log.info(f"CLIENT({self._address}): no IDENTIFY within {HANDSHAKE_S:g} s")
+        self._log.info(f"CLIENT({self._address}): no IDENTIFY within {self._handshake_s:g} s")
         self.abort()
 
 
 def keep_alive(sock: socket.socket) -> None:
     """Let the kernel see after some two minutes that a host is gone."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in KEEPALIVE:
-        if hasattr(socket, name):  # not everywhere under this name
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    with suppress(OSError):  # some systems refuse options of a connection that is gone already
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in KEEPALIVE:
+            if hasattr(socket, name):  # not everywhere under this name
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _address(peer: tuple[str, int] | None) -> str:
     """host:port, as /lookup shows it."""
-    if peer is None:
-        return "?"  # it is gone already
-    host, port = peer[0], peer[1]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return "?" if peer is None else join_address(peer[0], peer[1])  # None: it is gone already

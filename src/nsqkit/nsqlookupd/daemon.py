@@ -1,7 +1,7 @@
 """The daemon: registrations with sockets and a clock around them. Nothing is kept over a restart; nsqds come back.
 
 async with Nsqlookupd(NsqlookupdOptions(tcp_address="127.0.0.1:0", http_address="127.0.0.1:0")) as lookupd:
-await lookupd.wait()
+    await lookupd.wait()
 """
 
 import asyncio
@@ -10,7 +10,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from nsqkit.clock import Clock
-from nsqkit.errors import OptionError
 from nsqkit.gojson import encode_json
 from nsqkit.listen import Listener, listen
 from nsqkit.log import Log
@@ -49,8 +48,8 @@ class Nsqlookupd:
         """Bind and serve."""
         try:
             self.log.info(version_line("nsqlookupd"))
-            tcp = self._listen("tcp-address", self.options.tcp_address)
-            http = self._listen("http-address", self.options.http_address)
+            tcp = self._listen(self.options.tcp_address)
+            http = self._listen(self.options.http_address)
             self.tcp_port, self.http_port = tcp.port, http.port
             introduction = self._introduction()
             self._server = await asyncio.get_running_loop().create_server(
@@ -64,11 +63,9 @@ class Nsqlookupd:
             self._close()
             raise
 
-    def _listen(self, flag: str, address: str) -> Listener:
+    def _listen(self, address: str) -> Listener:
         listener = listen(address, BACKLOG)
         self._listeners.append(listener)
-        if listener.port < 0:
-            raise OptionError(f"--{flag} must be host:port, not {address!r}")
         return listener
 
     def _introduction(self) -> bytes:
@@ -96,18 +93,21 @@ class Nsqlookupd:
         """Close everything. The second call does nothing."""
         if self._stopped.is_set():
             return
-        self._close()
-        if self._http is not None:
-            await self._http.stop()
+        if self._server is not None:
+            self._server.close()
         for connection in list(self._connections):
             connection.abort()
+        if self._http is not None:
+            await self._http.stop()
+        self._close()
         self.log.info("bye")
         self._stopped.set()
 
     def _close(self) -> None:
+        """Close what is open: the last step of a stop, or of a start that failed."""
         if self._server is not None:
             self._server.close()
-        for listener in self._listeners:
+        for listener in self._listeners:  # behind the servers: asyncio's want them open to be closed
             listener.close()
 
     async def wait(self) -> None:
@@ -126,5 +126,8 @@ class Nsqlookupd:
         await self.stop()
 
     def now(self) -> int:
-        """Nanoseconds since the epoch, as everything in this daemon sees them."""
+        """Nanoseconds since the epoch, as everything in this daemon sees them.
+
+        The clock never follows the calendar: setting that must not make every nsqd inactive.
+        """
         return self.clock.now()

@@ -60,9 +60,9 @@ def lookup(lookupd: Daemon, call: Call) -> Answer:
     topic = lookupd.registrations.topics(now).get(_known(call))
     if topic is None:
         raise NotFound("TOPIC_NOT_FOUND")
-    producers = b",".join([peer.document for peer in lookupd.registrations.find(topic, now)])
-    return encoded_answer(
-        b'{"channels":%b,"producers":[%b]}' % (encode_json(sorted(topic.channels)), producers)
+    documents = [peer.document for peer in lookupd.registrations.find(topic, now)]
+    return _list_answer(
+        b'{"channels":%b,"producers":[' % encode_json(sorted(topic.channels)), documents, b"]}"
     )
 
 
@@ -83,26 +83,21 @@ def channels(lookupd: Daemon, call: Call) -> dict[str, list[str]]:
 def nodes(lookupd: Daemon, _: Call) -> Answer:
     """List every active nsqd with its topics, and for which of them it is tombstoned."""
     now, registrations = lookupd.now(), lookupd.registrations
-    found = [_node(peer, registrations.tombstones(peer, now)) for peer in registrations.nodes(now)]
-    return encoded_answer(b'{"producers":[%b]}' % b",".join(found))
+    found = [_node(peer, *registrations.topics_of(peer, now)) for peer in registrations.nodes(now)]
+    return _list_answer(b'{"producers":[', found, b"]}")
 
 
 @queries.get("/debug")
 def debug(lookupd: Daemon, _: Call) -> Answer:
     """Show everything that is known of producers, by `category:key:subkey`."""
-    entry = cache(_entry)  # one nsqd is in many lists, and in most of them it looks the same
+    entry = cache(_entry)  # one nsqd is in many lists, and looks the same in most of them
     lists = [
-        b'"%b:%b:%b":[%b]'  # names need no escapes
-        % (
-            category.encode(),
-            key.encode(),
-            subkey.encode(),
-            b",".join([entry(peer, at) for peer, at in peers]),
-        )
-        for category, key, subkey, peers in lookupd.registrations.everything(lookupd.now())
+        b'"%b":[%b]'
+        % (name.encode(), b",".join([entry(peer, at) for peer, at in peers]))  # nothing to escape
+        for name, peers in lookupd.registrations.everything(lookupd.now())
         if peers
     ]
-    return encoded_answer(b"{%b}" % b",".join(lists))
+    return _list_answer(b"{", lists, b"}")
 
 
 @changes.post("/topic/create", params="topic")
@@ -157,11 +152,18 @@ def _known(call: Call) -> str:
     return topic
 
 
-def _node(peer: Peer, tombstones: list[tuple[str, bool]]) -> bytes:
+def _list_answer(head: bytes, items: list[bytes], tail: bytes) -> Answer:
+    """JSON that is long by its list: `head`, the items, `tail`, put together once."""
+    items = items or [b""]
+    items[0] = head + items[0]
+    items[-1] += tail
+    return encoded_answer(b",".join(items))
+
+
+def _node(peer: Peer, topics: list[str], tombstones: list[bool]) -> bytes:
     """What /nodes says of a peer: what /lookup does, and its topics."""
-    names = encode_json([name for name, _ in tombstones])
-    hidden = encode_json([is_hidden for _, is_hidden in tombstones])
-    return b'%b,"tombstones":%b,"topics":%b}' % (peer.document[:-1], hidden, names)
+    encode = msgspec.json.encode  # nothing to escape
+    return b'%b,"tombstones":%b,"topics":%b}' % (peer.document[:-1], encode(tombstones), encode(topics))
 
 
 def _entry(peer: Peer, tombstoned_at: int) -> bytes:

@@ -3,6 +3,7 @@
 import socket
 from dataclasses import dataclass
 
+from nsqkit.errors import OptionError
 from nsqkit.options import Duration, DurationOption, option
 from nsqkit.options.daemon import DaemonOptions
 from nsqkit.options.kinds import STRING
@@ -34,3 +35,10 @@ class NsqlookupdOptions(DaemonOptions):
         "time for which a tombstoned producer is hidden",
         within=(Duration.parse("0"), None),
     )
+
+    def check(self) -> None:
+        """Refuse paths of unix sockets: what listens there has no address that others could be told."""
+        for flag, address in (("tcp-address", self.tcp_address), ("http-address", self.http_address)):
+            _, colon, port = address.rpartition(":")
+            if not colon or not port.isdigit():
+                raise OptionError(f"--{flag} must be host:port, not {address!r}")

@@ -211,19 +211,20 @@ class Registrations:
         oldest = now - self._inactive_after
         return [peer for peer in self._peers.values() if peer.last_update >= oldest]
 
-    def tombstones(self, peer: Peer, now: int) -> list[tuple[str, bool]]:
-        """A peer's topics, sorted, and whether it is hidden from those who look them up now."""
+    def topics_of(self, peer: Peer, now: int) -> tuple[list[str], list[bool]]:
+        """A peer's topics, sorted; and for each whether the peer is tombstoned there now."""
         grave = now - self._tombstone_lifetime
-        return [(name, peer.producers[name].tombstoned_at > grave) for name in sorted(peer.producers)]
+        names = sorted(peer.producers)
+        return names, [peer.producers[name].tombstoned_at > grave for name in names]
 
-    def everything(self, now: int) -> Iterator[tuple[str, str, str, list[tuple[Peer, int]]]]:
-        """Category, key, subkey, and the peers there with the times of their tombstones; as NSQ keeps it."""
-        yield "client", "", "", [(peer, NEVER) for peer in self._peers.values()]
-        for name, topic in self.topics(now).items():
-            yield "topic", name, "", [(p.peer, p.tombstoned_at) for p in topic.producers]
+    def everything(self, now: int) -> Iterator[tuple[str, list[tuple[Peer, int]]]]:
+        """`category:key:subkey`, and the peers there with the times of their tombstones: as NSQ keeps it."""
+        yield "client::", [(peer, NEVER) for peer in self._peers.values()]
+        for topic in self.topics(now).values():
+            yield f"topic:{topic.name}:", [(p.peer, p.tombstoned_at) for p in topic.producers]
             for channel in topic.channels.values():
                 having = [(p.peer, NEVER) for p in topic.producers if channel in p.peer.channels]
-                yield "channel", name, channel.name, having
+                yield f"channel:{topic.name}:{channel.name}", having
 
     # -- helpers
 
@@ -240,6 +241,8 @@ class Registrations:
             del producer.peer.producers[topic.name]
             producer.peer.channels -= channels
         del self._topics[topic.name]
+        topic.channels.clear()  # they point back: no work for the garbage collector
+        topic.producers.clear()
 
     def _abandon(self, one: Topic | Channel, now: int) -> None:
         self._abandoned[one] = now + self._inactive_after

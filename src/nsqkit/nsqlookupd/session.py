@@ -4,7 +4,7 @@ Replies come in the order of the commands. Every error is the last reply; what c
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, NoReturn
 
 from nsqkit.gojson import encode_json
@@ -17,8 +17,18 @@ from nsqkit.wire.registration import MAGIC, OK, encode_reply
 MAX_LINE: Final = 16_384  # bytes of a command line; the longest that makes sense has 140
 MAX_BODY: Final = 65_536  # bytes of IDENTIFY's body
 
-_STRINGS: Final = ("broadcast_address", "hostname", "version", "topology_zone", "topology_region")
-_PORTS: Final = ("tcp_port", "http_port")
+_FIELDS: Final[Mapping[str, type[str] | type[int]]] = {
+    "remote_address": str,
+    "hostname": str,
+    "broadcast_address": str,
+    "tcp_port": int,
+    "http_port": int,
+    "version": str,
+    "topology_zone": str,
+    "topology_region": str,
+}
+"""What an nsqd may say of itself, in the order of /lookup's answer."""
+
 _REQUIRED: Final = ("broadcast_address", "tcp_port", "http_port", "version")
 
 
@@ -123,14 +133,18 @@ class Session:
         if len(self._input) < 4:
             return None
         size = int.from_bytes(self._input[:4], "big", signed=True)
-        if not 0 <= size <= MAX_BODY:
-            raise Refused("E_BAD_BODY IDENTIFY failed to read body")
+        if size < 0:
+            raise Refused(f"E_BAD_BODY IDENTIFY invalid body size {size}")
+        if size > MAX_BODY:
+            raise Refused(f"E_BAD_BODY IDENTIFY body too big {size} > {MAX_BODY}")
         if len(self._input) < 4 + size:
             return None
         body = bytes(self._input[4 : 4 + size])
         del self._input[: 4 + size]
         self._identifying = False
-        self.peer = _peer(self._address, decode_identity(body), now)
+        identity = decode_identity(body) | {"remote_address": self._address}
+        broadcast_address, http_port = str(identity["broadcast_address"]), int(identity["http_port"])
+        self.peer = Peer(self._address, broadcast_address, http_port, encode_json(identity), now)
         self._registrations.join(self.peer)
         self._log.info(f"CLIENT({self._address}): IDENTIFY {self.peer.document.decode()}")
         return self._introduction
@@ -171,13 +185,16 @@ _COMMANDS: Final[Mapping[str, Callable[[Session, list[str], int], bytes]]] = {
 
 
 def decode_identity(body: bytes) -> dict[str, str | int]:
-    """What an nsqd says of itself, every key there. Refused if it is not what it should be.
+    """What an nsqd says of itself, every field there. Refused if it is not what it should be.
 
     As in Go's decoder, keys match regardless of case, unknown ones are ignored, and null means absent.
     """
-    identity: dict[str, str | int] = {**dict.fromkeys(_STRINGS, ""), **dict.fromkeys(_PORTS, 0)}
+    identity: dict[str, str | int] = {name: kind() for name, kind in _FIELDS.items()}
     try:
-        document: object = json.loads(body.decode("utf-8", "replace"), parse_constant=_no_number)
+        # An object becomes a tuple of pairs: nothing else does, and a name may be there twice.
+        document: object = json.loads(
+            body.decode("utf-8", "replace"), parse_constant=_no_number, object_pairs_hook=tuple
+        )
         if document is not None:
             identity.update(_checked(document))
     except (ValueError, RecursionError):
@@ -187,38 +204,27 @@ def decode_identity(body: bytes) -> dict[str, str | int]:
     return identity
 
 
-def _checked(document: object) -> dict[str, str | int]:
+def _checked(document: object) -> Iterator[tuple[str, str | int]]:
     """The known fields. ValueError for a wrong type."""
-    if not isinstance(document, dict):
+    if not isinstance(document, tuple):
         raise ValueError("no object")
-    fields: dict[str, str | int] = {}
-    for key, value in document.items():
-        name = key.lower()
-        if value is None or name not in _STRINGS + _PORTS:
+    for key, value in document:
+        name = key.replace("\u017f", "s").lower()  # Go folds the long s, too
+        kind = _FIELDS.get(name)
+        if kind is None or value is None:
             continue
-        if name in _STRINGS and isinstance(value, str):
-            fields[name] = value.encode("utf-8", "replace").decode()  # JSON can hold halves of characters
-        elif name in _PORTS and isinstance(value, int) and not isinstance(value, bool) and value in INT64:
-            fields[name] = value
+        if kind is str and isinstance(value, str):
+            yield name, _whole(value)
+        elif kind is int and type(value) is int and value in INT64:
+            yield name, value
         else:
             raise ValueError(name)
-    return fields
+
+
+def _whole(text: str) -> str:
+    """A text without halves of characters, which JSON can hold and UTF-8 can't."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _no_number(name: str) -> NoReturn:
     raise ValueError(name)
-
-
-def _peer(address: str, identity: Mapping[str, str | int], now: int) -> Peer:
-    document = {
-        "remote_address": address,
-        "hostname": identity["hostname"],
-        "broadcast_address": identity["broadcast_address"],
-        "tcp_port": identity["tcp_port"],
-        "http_port": identity["http_port"],
-        "version": identity["version"],
-        "topology_zone": identity["topology_zone"],
-        "topology_region": identity["topology_region"],
-    }
-    broadcast = str(identity["broadcast_address"])
-    return Peer(address, broadcast, int(identity["http_port"]), encode_json(document), now)

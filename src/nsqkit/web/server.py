@@ -156,7 +156,7 @@ class OneWrite(asyncio.Transport):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send, but keep the head of an answer until something follows."""
         if self._head:
-            self._transport.write(self._head + data)
+            self._transport.writelines([self._head, data])  # joined, a long answer would be copied
             self._head = b""
         elif bytes(data[:9]) == b"HTTP/1.1 " and data[9:10] != b"1" and bytes(data[-4:]) == b"\r\n\r\n":
             self._head = bytes(data)
