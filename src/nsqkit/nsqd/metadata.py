@@ -68,7 +68,7 @@ def load(data_path: str) -> Metadata:
         raise MetadataError(f"failed to read metadata from {path} - {error.strerror}") from error
     try:
         read = msgspec.json.decode(content, type=_File | None)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MetadataError(f"failed to parse metadata in {path} - {error}") from error
     return _checked(read or _File())
 

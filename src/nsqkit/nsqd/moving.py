@@ -101,7 +101,7 @@ def _batch(message: StoredMessage, broker: Broker, now: int) -> Batch:
         number = int(message.id, 16)
     except ValueError:
         number = -1
-    if f"{number:016x}".encode() != message.id or number >= 1 << 63:
+    if f"{number:016x}".encode() != message.id or not 0 <= number < 1 << 63:
         number = broker.ids.take(1, now)  # an id that is none: the damage of a file, or of another program
     batch.first_id = number
     batch.carried = True

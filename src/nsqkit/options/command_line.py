@@ -160,6 +160,8 @@ def _read_config(options: type[Options], line: CommandLine) -> dict[str, Any]:
         ) from error
     except ValueError as error:  # bad TOML, bad UTF-8
         raise ConfigFileError(f"failed to load config file {line.config} - {error}") from error
+    except RecursionError:
+        raise ConfigFileError(f"failed to load config file {line.config} - nested too deeply") from None
     by_key = {one.key: one for one in declared(options)}
     values = {}
     for key, value in table.items():

@@ -59,6 +59,8 @@ class Duration(int):
         Raises ValueError for other types, for text that is not a duration and for numbers that are not finite.
         """
         if isinstance(value, Duration):
+            if abs(value) > LONGEST:
+                raise ValueError("value out of range")
             return cls(value)
         if isinstance(value, str):
             return cls.parse(value)

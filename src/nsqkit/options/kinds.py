@@ -110,7 +110,7 @@ class _Duration(Kind[Duration]):
     def load(self, value: object) -> Duration:
         """An integer in a config file is milliseconds, as in NSQ."""
         if isinstance(value, int) and not isinstance(value, bool):
-            return Duration(value * MILLISECOND)
+            return Duration.of(Duration(value * MILLISECOND))
         if isinstance(value, str):
             return Duration.parse(value)
         raise ValueError("not a duration: give text like 1m30s, or milliseconds")
@@ -173,7 +173,7 @@ class _Floats(Kind[tuple[float, ...]]):
             if isinstance(item, str):
                 numbers.extend(self.parse(item))
             elif isinstance(item, int | float) and not isinstance(item, bool):
-                numbers.append(float(item))
+                numbers.append(_float(item))
             else:
                 raise ValueError("not a list of numbers")
         return tuple(numbers)
@@ -254,7 +254,10 @@ def kind_of(default: object) -> Kind[Any]:
 
 def parse_json_list(text: str) -> list[object]:
     """Read a JSON array of anything; `null` is an empty one."""
-    value: object = json.loads(text)
+    try:
+        value: object = json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
     if value is None:
         return []
     if isinstance(value, list):
@@ -264,6 +267,13 @@ def parse_json_list(text: str) -> list[object]:
 
 def _split(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _float(number: float) -> float:
+    try:
+        return float(number)
+    except OverflowError:  # a whole number in a config file has as many digits as one likes
+        raise ValueError("value out of range") from None
 
 
 def _items(value: object) -> Iterable[object]:

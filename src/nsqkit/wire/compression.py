@@ -54,7 +54,7 @@ class Deflate(Codec):
             piece = self._decompress.decompress(data, PIECE)
         except zlib.error as error:
             raise CodecError(f"deflate: {error}") from None
-        return piece, self._decompress.unconsumed_tail
+        return piece, self._decompress.unconsumed_tail or self._decompress.unused_data
 
 
 class Snappy(Codec):

@@ -161,10 +161,13 @@ def _features(agreed: Identity, asked: dict[str, object], limits: Limits) -> Non
 def _decode(body: bytes) -> dict[str, object]:
     """The known fields, by their lower-case names, types checked."""
     try:
-        document: object = json.loads(body.decode("utf-8", "replace"), parse_constant=_refuse)
+        # An object becomes a tuple of pairs: nothing else does, and a name may be there twice.
+        document: object = json.loads(
+            body.decode("utf-8", "replace"), parse_constant=_refuse, object_pairs_hook=tuple
+        )
         if document is None:
             return {}
-        if not isinstance(document, dict):
+        if not isinstance(document, tuple):
             _refuse("")
         return _checked(document)
     except (ValueError, RecursionError):
@@ -175,10 +178,11 @@ def _refuse(_: str) -> NoReturn:
     raise ValueError("not what IDENTIFY takes")
 
 
-def _checked(document: dict[str, object]) -> dict[str, object]:
+def _checked(document: tuple[tuple[str, object], ...]) -> dict[str, object]:
+    """As in Go, every value of a name must be of its type, null changes nothing, and the last one counts."""
     fields: dict[str, object] = {}
-    for key, value in document.items():
-        name = key.lower()
+    for key, value in document:
+        name = key.replace("\u017f", "s").lower()  # Go folds the long s, too
         if value is None:
             continue
         if name in _STRINGS:

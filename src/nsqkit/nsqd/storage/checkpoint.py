@@ -65,7 +65,10 @@ def decode(raw: bytes) -> tuple[TopicRecord, Synced] | None:
     checksum: int = value(body)
     if checksum.to_bytes(4, "big") != raw[12:_FRONT]:
         return None
-    return _Reader(body).record()
+    try:
+        return _Reader(body).record()
+    except (IndexError, ValueError):  # a checksum that is right over what is none of ours
+        return None
 
 
 class _Reader:
@@ -91,6 +94,8 @@ class _Reader:
             for _ in range(self._count()):
                 channel.leftovers.append(Leftover(self._long(), self._long(), self._long()))
             record.channels.append(channel)
+        if self._at != len(self._body):
+            raise ValueError("more than a checkpoint")
         return record, synced
 
     def _extents(self) -> list[Extent]:
@@ -102,7 +107,10 @@ class _Reader:
 
     def _count(self) -> i64:
         self._at += 4
-        return i64(read_i32_be(self._body, self._at - 4))
+        count: i64 = i64(read_i32_be(self._body, self._at - 4))
+        if count < 0 or count > len(self._body):
+            raise ValueError("a list longer than the file")
+        return count
 
 
 def _write_extents(out: BytesWriter, extents: list[Extent]) -> None:

@@ -15,7 +15,7 @@ from nsqkit.nsqd.core.store import Extent, StoreError, TopicRecord, TopicStore
 from nsqkit.nsqd.storage import checkpoint as checkpoints
 from nsqkit.nsqd.storage.disk import write_all
 from nsqkit.nsqd.storage.jobs import CheckpointJob, SyncJob
-from nsqkit.nsqd.storage.reader import CHECK_BLOCK, LogReader
+from nsqkit.nsqd.storage.reader import CHECK_BLOCK, MAX_POSITION, LogReader
 from nsqkit.nsqd.storage.segment import (
     BATCH_HEADER,
     FILE_HEADER,
@@ -32,8 +32,7 @@ if TYPE_CHECKING:
 SUFFIX: Final = ".log"
 CHECKPOINT: Final = "checkpoint"
 DIGITS: Final = 20  # of a segment's name
-
-_FOREVER: Final = (1 << 62) - 1
+_TOO_FAR: Final = f"{1 << 62:020d}"  # a name from here on is no position of ours
 
 
 class TopicLog(TopicStore):
@@ -76,9 +75,9 @@ class TopicLog(TopicStore):
             else:
                 self._record, self._synced = found
                 self._next = self._record.end
-        for name in disk.names(self._directory):
-            if name.endswith(SUFFIX):
-                self._open_segment(name)
+        names = [name for name in disk.names(self._directory) if name.endswith(SUFFIX)]
+        for name in names:
+            self._open_segment(name, last=name == names[-1])
         for index in range(1, len(self._segments)):
             self._segments[index - 1].stop = self._segments[index].first_position
         if self._segments:
@@ -86,11 +85,12 @@ class TopicLog(TopicStore):
             self._note_unsynced()
         self._reader.close()
 
-    def _open_segment(self, name: str) -> None:
+    def _open_segment(self, name: str, *, last: bool) -> None:
         """Take in a file. The position is in its name too, so a damaged header costs nothing if batches follow."""
         path = f"{self._directory}/{name}"
         digits = name.removesuffix(SUFFIX)
-        position: i64 = int(digits) if len(digits) == DIGITS and digits.isdecimal() else -1
+        whole_name = len(digits) == DIGITS and digits.isdecimal() and digits < _TOO_FAR
+        position: i64 = int(digits) if whole_name else -1
         file = self._disk.open(path)
         try:
             segment = Segment(path, position, self._disk.size(file))
@@ -98,11 +98,11 @@ class TopicLog(TopicStore):
             if whole or (position >= 0 and self._reader.next_whole(segment, file, FILE_HEADER) >= 0):
                 self._segments.append(segment)
             if not whole:
-                self._mend(segment, file, name)
+                self._mend(segment, file, name, last)
         finally:
             self._disk.close(file)
 
-    def _mend(self, segment: Segment, file: int, name: str) -> None:
+    def _mend(self, segment: Segment, file: int, name: str, last: bool) -> None:
         """Do something about a file without a header of ours."""
         path = segment.path
         try:
@@ -112,6 +112,9 @@ class TopicLog(TopicStore):
                 write_all(self._disk, file, [file_header(segment.first_position)], 0)
             elif segment.size <= FILE_HEADER:
                 self._disk.remove(path)  # it was being made when the process died
+                if not last:
+                    self._home.damaged_count += 1
+                    self._home.report(f"{path}: all that was in it is gone")
             else:
                 self._home.damaged_count += 1
                 self._home.report(
@@ -132,7 +135,7 @@ class TopicLog(TopicStore):
         size = segment.size
         while offset < segment.size:
             found: list[Batch] = []
-            offset = self._reader.scan(segment, offset, 0, _FOREVER, CHECK_BLOCK, found)
+            offset = self._reader.scan(segment, offset, 0, MAX_POSITION, CHECK_BLOCK, found)
             if found:
                 position = max(position, found[-1].first_position + found[-1].count)
         if segment.size < size:

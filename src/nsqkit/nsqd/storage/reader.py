@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 CHECK_BLOCK: Final = 1 << 20  # bytes to check at a time when a log is opened
 
+MAX_POSITION: Final = (1 << 62) - 1  # more messages than there will ever be
 _BLOCK: Final = 65536  # least number of bytes to read at a time
 
 
@@ -114,7 +115,7 @@ class LogReader:
                     batch = decode(
                         block, offset - begin
                     )  # also one that is not wanted: its length must be right
-            if batch is None:
+            if batch is None or not _belongs(segment, batch):
                 offset = self._skip_damage(segment, file, offset)
                 continue
             position = batch.first_position
@@ -180,18 +181,32 @@ class LogReader:
         """Where, from `offset` on, the next whole batch begins; -1 if nowhere."""
         while offset + BATCH_HEADER <= segment.size:
             block = self._disk.read(file, CHECK_BLOCK, int(offset))
-            at: i64 = block.find(BATCH_MAGIC)
-            if at < 0:
-                offset += max(len(block) - 3, 1)
-                continue
-            offset += at
-            raw = self._disk.read(file, BATCH_HEADER, int(offset))
-            if len(raw) == BATCH_HEADER:
-                length = whole_length(raw, 0)
-                if 0 < length <= segment.size - offset:
-                    raw = self._disk.read(file, int(length), int(offset))
-                    batch = decode(raw, 0) if len(raw) == length else None
-                    if batch is not None and batch.first_position >= segment.first_position:
-                        return offset
-            offset += 1
+            mark: i64 = block.find(BATCH_MAGIC)
+            while mark >= 0:
+                if self._is_whole(segment, file, offset + mark, block, mark):
+                    return offset + mark
+                mark = block.find(BATCH_MAGIC, int(mark) + 1)
+            offset += max(len(block) - 3, 1)  # a body may be full of marks: no block is read twice
         return -1
+
+    def _is_whole(self, segment: Segment, file: int, offset: i64, block: bytes, at: i64) -> bool:
+        """Whether a whole batch begins at `offset` of the file, which is `at` in the block."""
+        if at + BATCH_HEADER > len(block):
+            block = self._disk.read(file, BATCH_HEADER, int(offset))
+            at = 0
+            if len(block) < BATCH_HEADER:
+                return False
+        length = whole_length(block, at)
+        if length <= 0 or length > segment.size - offset:
+            return False
+        if at + length > len(block):
+            block = self._disk.read(file, int(length), int(offset))
+            at = 0
+            if len(block) < length:
+                return False
+        return _belongs(segment, decode(block, at))
+
+
+def _belongs(segment: Segment, batch: Batch | None) -> bool:
+    """Whether a batch can have been written to this segment; its checksum alone does not say so."""
+    return batch is not None and segment.first_position <= batch.first_position < MAX_POSITION
