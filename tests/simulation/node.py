@@ -1,0 +1,118 @@
+"""The real daemon without its sockets: it loads, turns, keeps house and stops as always, on the simulated disk."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from random import Random
+from typing import Any, cast
+
+from nsqkit.clock import Clock
+from nsqkit.listen import Listener
+from nsqkit.log import Level, Log
+from nsqkit.nsqd.connection import Connection
+from nsqkit.nsqd.core.channel import Channel
+from nsqkit.nsqd.daemon import Nsqd
+from nsqkit.nsqd.options import Durability, NsqdOptions
+from nsqkit.nsqd.turns import Turns
+from nsqkit.options.duration import Duration
+from nsqkit.wire.message import NOWHERE, Message
+from tests.simulation.disk import ROOT
+from tests.simulation.loop import Loop
+
+
+class Lines(Log):
+    """Log lines, for the trace."""
+
+    def __init__(self) -> None:
+        super().__init__("", Level.INFO)
+        self.lines: list[str] = []
+
+    def line(self, level: Level, text: str) -> None:
+        """Keep what is worth it."""
+        if level > Level.INFO or text.startswith("JOURNAL"):
+            self.lines.append(f"{level.name}: {text}")
+
+
+class NoSocket:
+    """Nobody listens."""
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+class Process(Nsqd):
+    """One nsqd, from its start to its end."""
+
+    def __init__(self, options: NsqdOptions, loop: Loop, log: Log, chance: Random) -> None:
+        super().__init__(options, log)
+        self.clock = Clock(lambda: loop.now, lambda: loop.now)
+        self._chance = chance
+
+    def _listen(self, address: str) -> Listener:
+        return Listener(cast("Any", NoSocket()), address, 1)
+
+    async def _serve_tcp(self, _: Listener) -> None:
+        self.broker.settings.random = self._chance
+
+    @property
+    def turns(self) -> Turns:
+        """For connections."""
+        return self._turns
+
+    @property
+    def connections(self) -> set[Connection]:
+        """The open ones."""
+        return self._connections
+
+    def there(self) -> dict[str, dict[str, bool]]:
+        """Its topics and channels, and whether these are paused."""
+        return {
+            topic.name: {channel.name: channel.paused for channel in topic.channels.values()}
+            for topic in self.broker.topics.values()
+        }
+
+    def check(self) -> None:
+        """Assert the invariant of every channel, and that no position is in two places."""
+        for topic in self.broker.topics.values():
+            for channel in topic.channels.values():
+                channel.check()
+                _check_positions(channel)
+
+
+def _check_positions(channel: Channel) -> None:
+    queue = channel.queue
+    held: list[tuple[int, int]] = []
+    singles = channel.flying() + queue.matured() + [entry[2] for entry in channel.deferred]
+    for item in queue.in_memory():
+        if isinstance(item, Message):
+            singles.append(item)
+        elif item.first_position != NOWHERE:
+            held.append((item.first_position, item.first_position + item.count))
+    held += [(m.position, m.position + 1) for m in singles if m.position != NOWHERE]
+    held += [(extent.start, extent.stop) for extent in queue.extents()]
+    held.sort()
+    for (_, stop), (start, _) in pairwise(held):
+        assert stop <= start, f"{channel.topic.name}:{channel.name}: position {start} is in two places"
+
+
+def options_of(config: dict[str, Any]) -> NsqdOptions:
+    """The daemon's options, from a world's configuration."""
+    return NsqdOptions(
+        node_id=1,
+        data_path=ROOT,
+        tcp_address="simulated:1",
+        http_address="",
+        durability=Durability(config["durability"]),
+        mem_queue_size=config["mem_queue_size"],
+        max_bytes_per_file=config["max_bytes_per_file"],
+        sync_every=config["sync_every"],
+        sync_timeout=Duration(config["sync_timeout"]),
+        checkpoint_interval=Duration(config["checkpoint_interval"]),
+        min_free_space=config["min_free_space"],
+        msg_timeout=Duration(config["msg_timeout"]),
+        max_msg_timeout=Duration(config["max_msg_timeout"]),
+        max_msg_size=4096,
+        max_body_size=16384,
+        requeue_on_disconnect=bool(config["requeue_on_disconnect"]),
+        log_level=Level.WARNING,
+    )

@@ -1,0 +1,148 @@
+"""Seeds, their repetition, what they reach, and what once failed."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import tomllib
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from tests.simulation import shrink
+from tests.simulation.conftest import ROOT
+from tests.simulation.run import main
+from tests.simulation.steps import WEIGHTS, generate
+
+SEEDS = 300
+CHUNK = 20
+
+REACHED = (
+    "backpressure",
+    "carried forward",
+    "channel deleted",
+    "channel emptied",
+    "channel paused",
+    "clean stop",
+    "cut with unsynced data",
+    "disk full",
+    "E_FIN_FAILED",
+    "E_PUB_FAILED",
+    "garbage",
+    "journal replayed",
+    "kill with unsynced data",
+    "message deferred",
+    "message requeued",
+    "message timed out",
+    "read failed",
+    "redelivered",
+    "segment removed",
+    "slow job",
+    "split command",
+    "start failed",
+    "sync failed",
+    "topic deleted",
+    "topic emptied",
+    "topic paused",
+    "torn end cut off",
+    "write failed",
+)
+
+
+def cases() -> list[Any]:
+    """What is in the file of regressions."""
+    with open(os.path.join(os.path.dirname(__file__), "regressions.toml"), "rb") as file:
+        return [pytest.param(case, id=str(n)) for n, case in enumerate(tomllib.load(file)["case"])]
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
+def test_seeds(first):
+    """Whatever happens in these worlds, every promise is kept."""
+    for seed in range(first, first + CHUNK):
+        outcome = shrink.execute(*generate(seed))
+        assert not outcome.kind, (
+            f"seed {seed}: {outcome.text}\npython -m tests.simulation.run --replay={seed}"
+        )
+
+
+@pytest.mark.parametrize("case", cases())
+def test_what_once_failed(case):
+    """A bug that was found stays away."""
+    steps = [(name, a, b, c, chance) for name, a, b, c, chance in case["steps"]]
+
+    outcome = shrink.execute(case["config"], steps)
+
+    assert not outcome.kind, f"{outcome.text}\n{case['why']}"
+
+
+def test_interesting_things_happen():
+    """Some seeds are enough to meet everything that is worth meeting."""
+    counts: Counter[str] = Counter()
+    for seed in range(1000, 1000 + 150):
+        counts.update(shrink.execute(*generate(seed)).counts)
+
+    assert [] == [name for name in REACHED if not counts[name]]
+
+
+def trace_of(seed: int) -> str:
+    """All that happens, in a line per event."""
+    config, steps = generate(seed)
+    return "\n".join(shrink.execute(config, steps, trace=True).trace)
+
+
+@pytest.mark.parametrize("seed", [3, 7, 11])
+def test_a_seed_decides_everything(seed):
+    """Two runs of a seed have the same trace."""
+    first = trace_of(seed)
+
+    assert len(first) > 100
+    assert first == trace_of(seed)
+
+
+def test_hashes_decide_nothing():
+    """The trace does not depend on the order of sets and hashes."""
+    program = "from tests.simulation.test_seeds import trace_of; print(''.join(map(trace_of, range(20, 25))))"
+    digests = set()
+    for hash_seed in ("1", "2"):
+        environment = os.environ | {
+            "PYTHONHASHSEED": hash_seed,
+            "PYTHONPATH": os.pathsep.join([ROOT, *sys.path]),
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=environment, cwd=ROOT, capture_output=True, check=True
+        )
+        digests.add(hashlib.sha256(done.stdout).hexdigest())
+
+    assert 1 == len(digests)
+
+
+def test_every_step_has_a_weight():
+    """The generator and the world know the same steps."""
+    from tests.simulation import operators
+
+    assert all(callable(getattr(operators, name)) for name in WEIGHTS)
+
+
+def test_a_failure_is_shrunk(monkeypatch):
+    """What a failure does not need is left out: the steps behind it, and single ones in front of it."""
+    config, steps = generate(1)
+    needed = [steps[3], steps[9]]
+
+    def execute(_, some, *, trace=False):
+        kind = "lost" if all(step in some for step in needed) else ""
+        return shrink.Outcome(kind, "", [], Counter())
+
+    monkeypatch.setattr(shrink, "execute", execute)
+
+    assert needed == shrink.shrink(config, steps, "lost")
+    assert "2 of its" in shrink.report(1)
+
+
+def test_the_program_reports_what_happened(capsys):
+    """It prints how fast it was and what happened, and succeeds when nothing failed."""
+    assert 0 == main(["--seeds=4", "--from=40", "--jobs=1"])
+
+    printed = capsys.readouterr().out
+    assert "4 seeds, 0 failed" in printed
+    assert "steps" in printed
