@@ -19,14 +19,14 @@ NOT_YET := \
 	--deselect=public/test_more.py::test_local_deliveries_are_counted \
 	--deselect=public/test_more.py::test_same_zone_goes_first
 
-.PHONY: run test check suite suite-pure conformance bench docs lock format clean
+.PHONY: run test check suite suite-pure conformance simulate mutate faults soak fuzz bench docs lock format clean
 
 # The compiled build: nsqlookupd and nsqd in the foreground. FLAGS="--nsqd 3 -- --mem-queue-size=0" adds flags.
 run: $(VENV)/installed
 	$(VENV)/bin/nsqkit up $(FLAGS)
 
 # Everything CI runs.
-test: check suite-pure suite conformance
+test: check suite-pure suite conformance simulate fuzz
 
 check: $(VENV)/installed
 	$(VENV)/bin/ruff check
@@ -51,6 +51,31 @@ ifneq ($(wildcard $(CONFORMANCE)/public),)
 else
 	@echo 'conformance: $(CONFORMANCE) is not here; going on without it'
 endif
+
+# Random worlds, each decided by its seed: docs/simulation.md. SEEDS=forever never ends; REPLAY=17 explains one seed.
+simulate: $(VENV)/installed
+	$(VENV)/bin/python -m tests.simulation.run --seeds=$(or $(SEEDS),2000) --from=$(or $(FROM),0) --jobs=$(JOBS) \
+		$(if $(REPLAY),--replay=$(REPLAY))
+
+# The code broken on purpose, one way at a time: do the simulation and the suite notice? docs/mutation.md, which it renews.
+mutate: $(PURE)/installed
+	$(PURE)/bin/python tests/mutation/run.py --jobs=$(JOBS) --report=docs/mutation.md $(ARGS)
+
+# Faults done to a real nsqd: docs/faults.md. FAULTS=kill,net chooses among them, SEED repeats a plan.
+faults: $(VENV)/installed
+	$(VENV)/bin/python -m faults --seconds=$(or $(SECONDS),120) $(if $(SEED),--seed=$(SEED)) \
+		$(if $(FAULTS),--faults=$(FAULTS)) --nsqd=$(CURDIR)/$(VENV)/bin/nsqd
+
+# Load with churn, for long: docs/soak.md, which it renews. RATE is messages a second, without it half of top speed.
+soak: $(VENV)/installed
+	$(VENV)/bin/python -m faults.soak --minutes=$(or $(MINUTES),60) $(if $(RATE),--rate=$(RATE)) \
+		--output=$(or $(OUTPUT),soak.jsonl) --docs=docs --nsqd=$(CURDIR)/$(VENV)/bin/nsqd
+
+# Coverage-guided fuzzing of the uncompiled build for SECONDS in all; TARGET=name for one target. docs/fuzzing.md
+fuzz: $(PURE)/installed
+	$(PURE)/bin/python -c 'import atheris' 2>/dev/null || $(PURE)/bin/python $(PIP) install --only-binary :all: 'atheris>=3' || \
+		echo 'atheris is not to be had for this Python; fuzzing without it'
+	$(PURE)/bin/python -m tests.fuzz.run --seconds $(or $(SECONDS),60) $(TARGET)
 
 bench: $(VENV)/installed
 	$(VENV)/bin/nsqkit bench $(ARGS)

@@ -10,7 +10,9 @@ from typing import Final
 
 from mypy_extensions import i64
 
-_SLEEPLESS: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # macOS: the latter counts sleep
+_SLEEPLESS: Final[int] = getattr(
+    time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC
+)  # macOS: the latter counts sleep
 
 
 def _since_boot() -> int:

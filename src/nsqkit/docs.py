@@ -13,7 +13,11 @@ from nsqkit.up.options import UpOptions
 DOCS = Path("docs")
 """Where the pages are, seen from the project's root."""
 
-PROGRAMS: Mapping[str, type[Options]] = {"nsqd": NsqdOptions, "nsqlookupd": NsqlookupdOptions, "nsqkit up": UpOptions}
+PROGRAMS: Mapping[str, type[Options]] = {
+    "nsqd": NsqdOptions,
+    "nsqlookupd": NsqlookupdOptions,
+    "nsqkit up": UpOptions,
+}
 
 
 def options_page() -> str:

@@ -326,7 +326,10 @@ def test_a_broken_connection_says_so(failure, nodes):
 
     text = failure(nodes.handled_by(handler).address)
 
-    assert text in ("the connection broke: Connection reset by peer", "it hung up in the middle of its answer")
+    assert text in (
+        "the connection broke: Connection reset by peer",
+        "it hung up in the middle of its answer",
+    )
 
 
 def test_an_alert_of_tls_is_quoted():

@@ -2,8 +2,8 @@
 
     python tests/mutation/run.py [--only TEXT] [--seeds 300] [--report docs/mutation.md] [--jobs 2]
 
-Each mutation is applied to a copy of the tree, uncompiled. The simulation runs seeds until one fails; the suite stops at
-its first failure. A mutation that neither of them notices is a hole in the tests: exit code 1.
+Each mutation is applied to a copy of the tree, uncompiled. The simulation runs seeds until one fails; the suite stops
+at its first failure. A mutation that neither of them notices is a hole in the tests: exit code 1.
 """
 
 import argparse
@@ -94,7 +94,9 @@ def simulate(tree: Path, seeds: int) -> str:
 
 def run_suite(tree: Path) -> str:
     """Which test noticed."""
-    code, output = run(tree, "-m", "pytest", *SUITE, "-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly")
+    code, output = run(
+        tree, "-m", "pytest", *SUITE, "-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly"
+    )
     if code == 0:
         return ""
     failed = re.search(r"^(?:FAILED|ERROR) (tests/\S+)", output, re.MULTILINE)
@@ -103,7 +105,11 @@ def run_suite(tree: Path) -> str:
 
 def run(tree: Path, *arguments: str) -> tuple[int, str]:
     """Run Python in a tree; its exit code and what it printed. Running out of time is a failure too."""
-    environment = {**os.environ, "PYTHONPATH": f"{tree / 'src'}{os.pathsep}{tree}", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{tree / 'src'}{os.pathsep}{tree}",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     try:
         done = subprocess.run(
             [sys.executable, *arguments],

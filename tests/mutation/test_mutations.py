@@ -41,4 +41,6 @@ def test_there_are_enough():
     """No two of them are the same."""
     found = run.mutations()
 
-    assert 25 <= len(found) == len({one.what for one in found}) == len({(m.file, m.old, m.new) for m in found})
+    assert (
+        25 <= len(found) == len({one.what for one in found}) == len({(m.file, m.old, m.new) for m in found})
+    )

@@ -602,3 +602,15 @@ def test_outlet_is_an_interface():
     ):
         with pytest.raises(NotImplementedError):
             call()
+
+
+def test_session_that_is_gone_is_let_go(node, broker):
+    """No alarm keeps a session in memory after its client has gone, also not one that IDENTIFY replaced."""
+    client = node.client().identify(heartbeat_interval=10_000).identify(heartbeat_interval=1000)
+    gone = client.session
+
+    client.leave()
+    node.turn()
+
+    alarms = [alarm for _, _, alarm in broker.deadlines._heap]
+    assert [] == [alarm for alarm in alarms if getattr(alarm, "_session", None) is gone]

@@ -357,7 +357,9 @@ class Session(Publisher):
 
     def _start_heartbeat(self) -> None:
         interval = self.identity.heartbeat_interval
-        self.heartbeat = None
+        if self.heartbeat is not None:
+            self.heartbeat.forget()
+            self.heartbeat = None
         if interval > 0:
             heartbeat = Heartbeat(self, interval, self.now)
             self.heartbeat = heartbeat

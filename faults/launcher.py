@@ -1,0 +1,48 @@
+"""nsqd with a disk that can be slowed down and a calendar that can be set: what a machine without root can't do to it.
+
+    python -m faults.launcher CONTROLS [nsqd's own flags]
+
+It is the real program but for two objects that it is made with: `Disk`, whose writes and syncs first sleep as long as
+the controls say, and the calendar that `Clock` reads, which they shift.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+from faults.controls import Controls
+from nsqkit.clock import Clock
+from nsqkit.nsqd import cli, daemon
+from nsqkit.nsqd.storage.disk import Disk
+
+
+class SlowDisk(Disk):
+    """The operating system's files, behind a brake."""
+
+    def __init__(self, controls: Controls) -> None:
+        self.controls = controls
+
+    def write(self, file: int, pieces: list[bytes], offset: int) -> int:
+        """Write, late."""
+        time.sleep(self.controls.write_ns / 1e9)
+        return super().write(file, pieces, offset)
+
+    def sync(self, file: int) -> None:
+        """Sync, late."""
+        time.sleep(self.controls.sync_ns / 1e9)
+        super().sync(file)
+
+
+def main() -> int:
+    """Run nsqd under the controls that the first argument names."""
+    controls = Controls(Path(sys.argv[1]))
+    replaced = {
+        "Disk": lambda: SlowDisk(controls),
+        "Clock": lambda: Clock(calendar=lambda: time.time_ns() + controls.shift_ns),
+    }
+    vars(daemon).update(replaced)
+    return cli.main(sys.argv[2:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
