@@ -171,8 +171,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{time.monotonic() - began:7.0f} s  {outcome.mutation.what}", flush=True)
             print(f"           simulation: {outcome.simulation or 'NOT NOTICED'}", flush=True)
             print(f"           suite:      {outcome.suite or 'NOT NOTICED'}", flush=True)
-    if asked.report is not None:
-        asked.report.write_text(report(outcomes, asked.seeds), encoding="utf-8")
+            if asked.report is not None:
+                asked.report.write_text(report(outcomes, asked.seeds), encoding="utf-8")
     missed = [one.mutation.what for one in outcomes if not one.simulation and not one.suite]
     print(f"{len(outcomes)} mutations, {len(missed)} unnoticed" + "".join(f"\n  {what}" for what in missed))
     return 1 if missed else 0
