@@ -117,6 +117,7 @@ async def scene(*topics: str, prepare: Callable[[FakeLookupd], object] = bool) -
 def play(runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch) -> Callable[[Awaitable[None]], None]:
     """Runs a test's coroutine. Tries follow each other quickly."""
     monkeypatch.setattr(lookup_peer, "FIRST_DELAY_S", 0.001)
+    monkeypatch.setattr(lookup_peer, "LOST_DELAY_S", 0.001)
     monkeypatch.setattr(lookup_peer, "MAX_DELAY_S", 0.002)
 
     def run(work: Coroutine[Any, Any, None]) -> None:
@@ -306,7 +307,7 @@ def test_backoff():
     backoff = Backoff(1.0, 5.0, random.Random(1))
 
     delays = [backoff.next() for _ in range(5)]
-    backoff.reset()
+    backoff.begin(1.0)
 
     assert all(most / 2 <= delay <= most for delay, most in zip(delays, [1, 2, 4, 5, 5], strict=True))
     assert 0.5 <= backoff.next() <= 1.0

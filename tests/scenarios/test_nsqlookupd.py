@@ -344,7 +344,7 @@ def test_failed_start_leaves_nothing(run):
     async def scenario() -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             address = f"127.0.0.1:{taken.getsockname()[1]}"
-            lookupd = Nsqlookupd(NsqlookupdOptions(tcp_address="127.0.0.1:0", http_address=address), silent())
+            lookupd = Nsqlookupd(NsqlookupdOptions(tcp_address=address, http_address="127.0.0.1:0"), silent())
             with pytest.raises(StartError, match=f"^listen \\({address}\\) failed - Address already in use$"):
                 await lookupd.start()
             assert {-1} == {one.socket.fileno() for one in lookupd._listeners}

@@ -25,8 +25,9 @@ REPLY_TIMEOUT_S: Final = 5.0  # for all the replies to a bunch of commands
 PING_INTERVAL_S: Final = 15.0
 WINDOW: Final = 200  # commands in one bunch, and a topic's worth more
 MAX_REPLY: Final = 65_536  # bytes
-FIRST_DELAY_S: Final = 0.25  # before trying again
-MAX_DELAY_S: Final = 5.0
+FIRST_DELAY_S: Final = 0.25  # before trying again, while there was nobody yet
+LOST_DELAY_S: Final = 4.0  # behind a connection that stood: all nsqds lost it at once, and must not come back at once
+MAX_DELAY_S: Final = 8.0
 
 
 class LookupFailed(Exception):
@@ -46,7 +47,6 @@ class Backoff:
 
     def __init__(self, first: float, most: float, chance: random.Random) -> None:
         """Seconds."""
-        self._first = first
         self._most = most
         self._chance = chance
         self._delay = first
@@ -57,9 +57,9 @@ class Backoff:
         self._delay = min(delay * 2, self._most)
         return delay * self._chance.uniform(0.5, 1.0)
 
-    def reset(self) -> None:
-        """It went well."""
-        self._delay = self._first
+    def begin(self, first: float) -> None:
+        """Start anew, with this delay in seconds."""
+        self._delay = min(first, self._most)
 
 
 class LookupPeer:
@@ -102,17 +102,15 @@ class LookupPeer:
 
     async def run(self) -> None:
         """Stay connected until cancelled."""
-        loop = asyncio.get_running_loop()
         while True:
-            began = loop.time()
             try:
                 await self._converse()
             except (OSError, LookupFailed) as error:
+                if self._standing:
+                    self._backoff.begin(LOST_DELAY_S)
                 if self._standing is not False:
                     self._standing = False
                     self._log.error(f"{self._title}: {_why(error)}; trying again")
-            if loop.time() - began > PING_INTERVAL_S:
-                self._backoff.reset()
             await asyncio.sleep(self._backoff.next())
 
     async def _converse(self) -> None:

@@ -48,9 +48,12 @@ class Nsqlookupd:
         """Bind and serve."""
         try:
             self.log.info(version_line("nsqlookupd"))
-            tcp = self._listen(self.options.tcp_address)
             http = self._listen(self.options.http_address)
-            self.tcp_port, self.http_port = tcp.port, http.port
+            self.http_port = http.port
+            await self._serve_http(http)
+            # Behind HTTP, so that nsqds which wait for it find all of it.
+            tcp = self._listen(self.options.tcp_address)
+            self.tcp_port = tcp.port
             introduction = self._introduction()
             self._server = await asyncio.get_running_loop().create_server(
                 lambda: Connection(self.registrations, introduction, self.log, self.now, self._connections),
@@ -58,8 +61,9 @@ class Nsqlookupd:
                 backlog=BACKLOG,
             )
             self.log.info(f"TCP: listening on {tcp.address}")
-            await self._serve_http(http)
         except BaseException:
+            if self._http is not None:
+                await self._http.stop()
             self._close()
             raise
 
@@ -81,7 +85,7 @@ class Nsqlookupd:
         )
 
     async def _serve_http(self, listener: Listener) -> None:
-        from nsqkit.nsqlookupd.http import ENDPOINTS  # noqa: PLC0415 - loaded while nsqds may already connect
+        from nsqkit.nsqlookupd.http import ENDPOINTS  # noqa: PLC0415 - not for addresses that are in use
         from nsqkit.web.app import HttpApp  # noqa: PLC0415
         from nsqkit.web.server import HttpServer  # noqa: PLC0415
 
