@@ -26,7 +26,9 @@ PING_INTERVAL_S: Final = 15.0
 WINDOW: Final = 200  # commands in one bunch, and a topic's worth more
 MAX_REPLY: Final = 65_536  # bytes
 FIRST_DELAY_S: Final = 0.25  # before trying again, while there was nobody yet
-LOST_DELAY_S: Final = 4.0  # behind a connection that stood: all nsqds lost it at once, and must not come back at once
+LOST_DELAY_S: Final = (
+    4.0  # behind a connection that stood: all nsqds lost it at once, and must not come back at once
+)
 MAX_DELAY_S: Final = 8.0
 
 
