@@ -210,7 +210,9 @@ class TopicBook:
         for body, entry in self.waiting.items():
             entry.message.released_at = now
             for channel in self.channels.values():
-                channel.entries.setdefault(body, Entry(entry.message, entry.state))
+                given = Entry(entry.message, entry.state)
+                given.copies = entry.copies
+                channel.entries.setdefault(body, given)
         if not all(channel.ephemeral for channel in self.channels.values()):
             self.waiting = {}
         else:
