@@ -26,7 +26,7 @@ run: $(VENV)/installed
 	$(VENV)/bin/nsqkit up $(FLAGS)
 
 # Everything CI runs.
-test: check suite-pure suite conformance simulate fuzz
+test: check suite-pure suite conformance simulate
 
 check: $(VENV)/installed
 	$(VENV)/bin/ruff check

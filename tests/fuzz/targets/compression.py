@@ -38,7 +38,7 @@ def check(data: bytes) -> None:
     if mode & 10 == 2:
         decoded, error = _decoded(_codec(mode), [stream])
         assert not error
-        assert plain == decoded
+        assert plain == decoded or (len(decoded) > MOST and plain.startswith(decoded))
 
 
 def _codec(mode: int) -> Codec:
