@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,6 @@ SEED = int(os.environ.get("NSQKIT_KILL_SEED", "0")) or random.SystemRandom().ran
 
 TOPIC = "orders"
 CHECKPOINT_S = 0.2
-MARGIN_S = 1.0  # for a checkpoint to be written, beside what the slowest answer took
 ROUND_S = 2.6  # longest time between a start and the kill
 BEHIND = 20_000  # messages that publishers may be ahead of consumers
 
@@ -31,19 +31,35 @@ pytestmark = pytest.mark.slow
 class Record:
     """What clients know: which publishes were answered OK, and what happened to each message since."""
 
-    def __init__(self):
+    def __init__(self, checkpoint: Path):
         self.kept: set[bytes] = set()  # answered OK
         self.seen: set[bytes] = set()  # delivered at least once
-        self.finished_at: dict[bytes, float] = {}  # when it was certain that nsqd had taken the FIN
+        self.finished: dict[
+            bytes, int
+        ] = {}  # how many checkpoints there were when its FIN had surely been taken
         self.settled: set[bytes] = set()  # finished so long before a kill that it must not come again
         self.again: set[bytes] = set()  # came again all the same
-        self.slowest_s = 0.0  # answer, in this round
+        self._checkpoint = checkpoint
+        self._versions: list[int] = []  # of the checkpoint, by when each was written
+        self._looking = threading.Lock()
 
-    def settle(self, killed_at: float) -> None:
-        """Note what must be known to a checkpoint that was written before the kill."""
-        latest = killed_at - CHECKPOINT_S - MARGIN_S - 4 * self.slowest_s
-        self.settled |= {body for body, at in self.finished_at.items() if at < latest}
-        self.slowest_s = 0.0
+    def checkpoints(self) -> int:
+        """How many checkpoints were there so far: at least so many of those that were written."""
+        with self._looking:
+            with suppress(FileNotFoundError):
+                version = self._checkpoint.stat().st_mtime_ns
+                if self._versions[-1:] != [version]:
+                    self._versions.append(version)
+            return len(self._versions)
+
+    def settle(self) -> None:
+        """Note what the last checkpoint must know: what was finished before the one in front of it was there.
+
+        However slow the disk is: a checkpoint is begun when the last one is in its place.
+        """
+        known = self.checkpoints() - 2
+        self.settled |= {body for body, checkpoints in self.finished.items() if checkpoints <= known}
+        self.finished.clear()
 
 
 def publish(client: Client, record: Record, prefix: bytes, many: int) -> None:
@@ -70,7 +86,7 @@ def publish(client: Client, record: Record, prefix: bytes, many: int) -> None:
 
 def consume(client: Client, record: Record, enough: Callable[[], bool]) -> None:
     """Finish whatever comes, until the connection breaks or it is enough. Each heap of FINs is followed by a sync."""
-    open_heaps: deque[tuple[float, list[bytes]]] = deque()
+    open_heaps: deque[list[bytes]] = deque()
     try:
         while not enough():
             heap, ids = [], []
@@ -81,14 +97,11 @@ def consume(client: Client, record: Record, enough: Callable[[], bool]) -> None:
                     ids.append(message.id)
                 else:
                     assert is_sync(kind, payload), payload
-                    now = time.monotonic()
-                    sent_at, finished = open_heaps.popleft()
-                    record.slowest_s = max(record.slowest_s, now - sent_at)
-                    record.finished_at.update(dict.fromkeys(finished, now))
+                    record.finished.update(dict.fromkeys(open_heaps.popleft(), record.checkpoints()))
             record.again.update(record.settled.intersection(heap))
             record.seen.update(heap)
             if ids:
-                open_heaps.append((time.monotonic(), heap))
+                open_heaps.append(heap)
                 client.finish(*ids, NOTHING)
     except Closed:
         return
@@ -106,21 +119,21 @@ def test_nothing_kept_is_lost_and_nothing_settled_returns(launch, mode):
         "--sync-timeout=300ms",
     ]
     daemon = launch(*flags, "--max-bytes-per-file=2000000", "--mem-queue-size=2000")
-    record = Record()
+    record = Record(daemon.data_path / TOPIC / "checkpoint")
     for number in range(ROUNDS):
         play_round(daemon, record, number, chance.uniform(0.05, ROUND_S))
 
     drain(daemon, record)
 
     assert record.kept
-    assert record.settled or ROUNDS < 5
+    assert record.settled
     assert set() == record.kept - record.seen
     assert set() == record.again
     print(f"{mode}: {len(record.kept)} kept, {len(record.settled)} settled before a kill")
 
 
 def play_round(daemon: Daemon, record: Record, number: int, seconds: float) -> None:
-    """Full load for so many seconds, a kill, and a start."""
+    """Full load for so many seconds, a kill, and a start. In the first round some checkpoints are waited for."""
     work = [
         threading.Thread(target=consume, args=(daemon.consumer(TOPIC), record, lambda: False)),
         threading.Thread(target=consume, args=(daemon.consumer(TOPIC), record, lambda: False)),
@@ -131,11 +144,12 @@ def play_round(daemon: Daemon, record: Record, number: int, seconds: float) -> N
     for thread in work:
         thread.start()
     time.sleep(seconds)
-    killed_at = time.monotonic()
+    while number == 0 and record.checkpoints() < 5:
+        time.sleep(0.01)
     daemon.kill()
     for thread in work:
         thread.join()
-    record.settle(killed_at)
+    record.settle()
     daemon.start()
 
 

@@ -37,7 +37,17 @@ class Publish:
 class Message:
     """One message. Times are ns."""
 
-    __slots__ = ("accepted_at", "body", "due", "floating", "home", "publish", "released_at", "serial")
+    __slots__ = (
+        "accepted_at",
+        "body",
+        "copies",
+        "due",
+        "floating",
+        "home",
+        "publish",
+        "released_at",
+        "serial",
+    )
 
     def __init__(self, publish: Publish, body: bytes, due: int, serial: int) -> None:
         self.publish = publish
@@ -47,6 +57,7 @@ class Message:
         self.home: TopicBook | None = None
         self.accepted_at = LONG_AGO
         self.released_at = LONG_AGO  # given to channels
+        self.copies = False  # a power cut may have left it twice in the log
         self.floating = False  # a kill may have moved it behind the checkpoint, for all channels to have
 
 
@@ -55,7 +66,6 @@ class Entry:
 
     __slots__ = (
         "attempts",
-        "copies",
         "done_at",
         "due",
         "due_at",
@@ -74,7 +84,6 @@ class Entry:
         self.due_at = LONG_AGO  # when a REQ set it
         self.in_topic = False  # maybe a kill put it back there
         self.tentative: Command | None = None  # what has to succeed before the last FIN or REQ counts
-        self.copies = False  # a power cut may have left it twice in the log
 
     def required(self) -> bool:
         """Must it be delivered?"""
@@ -180,6 +189,12 @@ class TopicBook:
         """All of them."""
         return [*self.waiting.values(), *(e for c in self.channels.values() for e in c.entries.values())]
 
+    def loosen(self) -> None:
+        """The checkpoint may be lost, and all that was published so far may be twice in the log."""
+        self.loose = True
+        for message in self.messages:
+            message.copies = True
+
     def commit(self, now: int) -> None:
         """What was published in this turn goes where it belongs."""
         pending, self.pending = self.pending, []
@@ -210,9 +225,7 @@ class TopicBook:
         for body, entry in self.waiting.items():
             entry.message.released_at = now
             for channel in self.channels.values():
-                given = Entry(entry.message, entry.state)
-                given.copies = entry.copies
-                channel.entries.setdefault(body, given)
+                channel.entries.setdefault(body, Entry(entry.message, entry.state))
         if not all(channel.ephemeral for channel in self.channels.values()):
             self.waiting = {}
         else:

@@ -193,13 +193,13 @@ class Model:
         if channel is None:
             raise Violation("no such channel", where)
         entry = self._entry(topic, channel, message, where)
-        if entry.state == DONE and not entry.unsure() and not entry.copies:
+        if entry.state == DONE and not entry.unsure() and not message.copies:
             raise Violation("came again", f"{where}: it was done at {entry.done_at}")
         if channel.paused:
             raise Violation("sent while paused", where)
         if entry.due > now and not entry.unsure():
             raise Violation("too early", f"{where}: due at {entry.due}")
-        if entry.attempts and attempts <= entry.attempts[-1][1] and not entry.copies:
+        if entry.attempts and attempts <= entry.attempts[-1][1] and not message.copies:
             raise Violation("attempts fell", f"{where}: it had {entry.attempts[-1][1]}")
         self._check_order(client, topic, entry, attempts, where)
         self._fly(client, topic, channel, entry, message_id, now, where)
@@ -215,7 +215,7 @@ class Model:
                 waits = message.body in topic.waiting
                 raise Violation("not for this channel", where + (": it waits in its topic" if waits else ""))
             entry = channel.entries[message.body] = Entry(message, MAYBE)
-            entry.copies = topic.loose
+            message.copies = message.copies or topic.loose
         return entry
 
     def _check_order(
@@ -336,9 +336,7 @@ class Model:
         """In memory mode there may be copies that no checkpoint names: every channel may get them."""
         if self.mode == "memory":
             for topic in self.topics.values():
-                topic.loose = True
-                for entry in topic.entries():
-                    entry.copies = True
+                topic.loosen()
 
     def _float(self, topic: TopicBook, covered: int) -> None:
         """What the checkpoint does not know to be given out or dropped may come to every channel."""
@@ -365,10 +363,10 @@ class Model:
         self._end(now, clients)
         synced = self.synced.at(now)
         for topic in self.topics.values():
-            topic.crashed = topic.loose = True
+            topic.crashed = True
+            topic.loosen()
             for entry in topic.entries():
                 entry.fall_back(LONG_AGO)
-                entry.copies = True
                 unsafe = self.mode == "os" and entry.message.publish.ok_at > synced
                 if entry.state == OWED and (unsafe or self.mode == "memory"):
                     entry.state = MAYBE
