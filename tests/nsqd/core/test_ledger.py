@@ -383,6 +383,23 @@ def test_save_memory_writes_each_message_once(node, publish, settings):
 
 
 @in_memory
+def test_what_could_not_be_saved_has_no_place_in_the_log(node, publish):
+    """A checkpoint behind a failed write names no positions that later messages will get."""
+    node.client().subscribe("t", "c").ready(1)
+    publish("t", *numbers(3))
+    publish("t", b"later", delay=60)
+    topic = node.topic("t")
+    node.log("t").failure = "disk full"
+
+    with pytest.raises(StoreError, match="disk full"):
+        save_memory(topic, topic.store)
+    written = record(topic, topic.store)
+
+    assert [([], [], [])] == [(c.ready, c.deferred, c.leftovers) for c in written.channels if c.name]
+    assert 0 == written.end
+
+
+@in_memory
 def test_saved_memory_is_only_for_its_channels(node, publish):
     """A message that one channel has finished does not come back to it because another one has saved it."""
     consumer = node.client().subscribe("t", "done").ready(10)

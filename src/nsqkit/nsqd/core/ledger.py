@@ -183,26 +183,26 @@ def _clipped(extents: list[Extent], store: TopicStore) -> list[Extent]:
 
 def save_memory(topic: Topic, store: TopicStore) -> None:
     """Append what is only in memory to the log, in order of delivery: the exit of a broker in memory mode."""
-    _save_queue(topic.waiting, store)
+    copies: list[tuple[Message, Batch]] = []
+    _save_queue(topic.waiting, store, copies)
     for channel in topic.channels.values():
         if channel.ephemeral:
             continue
-        _save_queue(channel.queue, store)
+        _save_queue(channel.queue, store, copies)
         for message in channel.flying():
-            if message.position == NOWHERE:
-                _carry(message, 0, store)
+            _save(message, 0, store, copies)
         for due, _, message in channel.deferred:
-            if message.position == NOWHERE:
-                _carry(message, due, store)
+            _save(message, due, store, copies)
     store.write()
+    for message, copy in copies:  # not before: the log has none of them if it could not be written
+        message.position = copy.first_position
 
 
-def _save_queue(queue: ReadyQueue, store: TopicStore) -> None:
+def _save_queue(queue: ReadyQueue, store: TopicStore, copies: list[tuple[Message, Batch]]) -> None:
     items = queue.in_memory()
     for item in items:
         if isinstance(item, Message):
-            if item.position == NOWHERE:
-                _carry(item, 0, store)
+            _save(item, 0, store, copies)
         elif item.first_position == NOWHERE:
             item.carried = True
             store.append(item)
@@ -210,10 +210,11 @@ def _save_queue(queue: ReadyQueue, store: TopicStore) -> None:
     queue.replace_memory(items)
 
 
-def _carry(message: Message, due: i64, store: TopicStore) -> None:
-    batch = batch_of(message, due)
-    store.append(batch)
-    message.position = batch.first_position
+def _save(message: Message, due: i64, store: TopicStore, copies: list[tuple[Message, Batch]]) -> None:
+    if message.position == NOWHERE:
+        copy = batch_of(message, due)
+        store.append(copy)
+        copies.append((message, copy))
 
 
 def carry_forward(topic: Topic, store: TopicStore) -> bool:
