@@ -55,7 +55,7 @@ endif
 # Random worlds, each decided by its seed: docs/simulation.md. SEEDS=forever never ends; REPLAY=17 explains one seed.
 simulate: $(VENV)/installed
 	$(VENV)/bin/python -m tests.simulation.run --seeds=$(or $(SEEDS),2000) --from=$(or $(FROM),0) --jobs=$(JOBS) \
-		$(if $(REPLAY),--replay=$(REPLAY))
+		$(if $(FAILURES),--failures=$(FAILURES)) $(if $(REPLAY),--replay=$(REPLAY))
 
 # The code broken on purpose, one way at a time: do the simulation and the suite notice? docs/mutation.md, which it renews.
 mutate: $(PURE)/installed

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from nsqkit.names import is_ephemeral
 from nsqkit.nsqd.connection import Connection
 from tests.simulation.books import Command, Flight, Violation
 
@@ -281,7 +282,7 @@ class Client:
             raise Violation("wrong reply", f"{payload!r} to {command.name}")
         if command.publish is not None:
             self.world.model.settled(command.publish, "refused", self.world.loop.now)
-        if command.name != "garbage" and not self.world.may_refuse(command.failures):
+        if command.name != "garbage" and not self._may_refuse(command, payload):
             raise Violation("refused", f"{payload!r}, and the disk is well")
         for later in self.awaited:
             if later.silent():
@@ -289,3 +290,9 @@ class Client:
             elif later.publish is not None:
                 later.publish.state = "unknown"
         self.awaited.clear()
+
+    def _may_refuse(self, command: Command, payload: bytes) -> bool:
+        """Is there a reason? An ephemeral topic may go, with its last consumer, in the turn that it is published in."""
+        publish = command.publish
+        gone = publish is not None and is_ephemeral(publish.topic) and payload.endswith(b" exiting")
+        return gone or self.world.may_refuse(command.failures)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tests.simulation.books import Violation
+from tests.simulation.disk import ROOT
 from tests.simulation.loop import running
 from tests.simulation.operators import WHOLE, consume, say, set_channel_paused, set_topic_paused
 from tests.simulation.steps import SECOND
@@ -21,9 +22,27 @@ def drain(world: World) -> None:
         _drain(world)
         world.loop.advance(10 * SECOND)
         world.settle()
+    if not world.failures:  # a disk that fails may not have let go of what it should have
+        _look_at_the_disk(world)
     world.end("restart" if world.chance.random() < 0.5 else "kill")
     with running(world.loop):
         _drain(world)
+
+
+def _look_at_the_disk(world: World) -> None:
+    """What is finished takes no room: one segment is left of each log, and one file of the journal."""
+    assert world.process is not None
+    for topic in world.process.broker.topics.values():
+        if topic.store is not None:
+            _at_most_one(world, f"{ROOT}/{topic.name}", ".log")
+    if world.config["durability"] == "fsync":
+        _at_most_one(world, f"{ROOT}/journal", ".journal")
+
+
+def _at_most_one(world: World, directory: str, suffix: str) -> None:
+    files = [name for name in world.disk.names(directory) if name.endswith(suffix)]
+    if len(files) > 1:
+        raise Violation("disk not freed", f"{directory}: {', '.join(files)}")
 
 
 def _drain(world: World) -> None:

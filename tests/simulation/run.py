@@ -32,13 +32,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", default="2000", help="how many, or `forever`")
     parser.add_argument("--from", dest="first", type=int, default=0, help="the first one")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--failures", type=int, default=1, help="go on until so many seeds have failed")
     parser.add_argument("--replay", type=int, help="one seed, explained")
     asked = parser.parse_args(arguments)
     if asked.replay is not None:
         print(report(asked.replay))
         return 0
     stop = None if asked.seeds == "forever" else asked.first + int(asked.seeds)
-    counts, failures = run(asked.first, stop, asked.jobs)
+    counts, failures = run(asked.first, stop, asked.jobs, asked.failures)
     show_counts(counts)
     for seed, what in sorted(failures)[:MOST_REPORTS]:
         print(f"\n=== {what}\n{report(seed)}")
@@ -47,8 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if failures else 0
 
 
-def run(first: int, stop: int | None, jobs: int) -> tuple[Counter[str], list[tuple[int, str]]]:
-    """Seeds from `first` up to `stop`, or until one fails and all that were begun are done."""
+def run(first: int, stop: int | None, jobs: int, enough: int) -> tuple[Counter[str], list[tuple[int, str]]]:
+    """Seeds from `first` up to `stop`, or until `enough` have failed and all that were begun are done."""
     counts: Counter[str] = Counter()
     failures: list[tuple[int, str]] = []
     seeds = 0
@@ -57,7 +58,8 @@ def run(first: int, stop: int | None, jobs: int) -> tuple[Counter[str], list[tup
     with ProcessPoolExecutor(jobs) as pool:
         running: set[Future[Result]] = set()
         while True:
-            while len(running) < jobs * 2 and not failures and (chunk := next(chunks, None)) is not None:
+            wanted = jobs * 2 if len(failures) < enough else 0
+            while len(running) < wanted and (chunk := next(chunks, None)) is not None:
                 running.add(pool.submit(run_chunk, *chunk))
             if not running:
                 break
@@ -67,6 +69,8 @@ def run(first: int, stop: int | None, jobs: int) -> tuple[Counter[str], list[tup
                 seeds += count
                 counts.update(some)
                 failures += failed
+                for _, what in failed:
+                    print(what, flush=True)
             now = time.monotonic()
             if now - shown > PROGRESS_S or not running:
                 shown = now
