@@ -253,7 +253,7 @@ class Model:
         channel.flights[body] = flight
         client.flights[message_id] = flight
         if len(client.flights) > client.ready and not topic.crashed:
-            live = [f for f in client.flights.values() if f.deadline > now and f.current()]
+            live = [f for f in client.flights.values() if f.deadline > now and f.firm and f.current()]
             if len(live) > client.ready:
                 raise Violation("more than RDY", f"{where}: {len(live)} in flight, RDY {client.ready}")
 
@@ -261,7 +261,8 @@ class Model:
         """FIN, REQ or TOUCH reached the broker."""
         flight = client.flights.get(command.id)
         if flight is None or not flight.current():
-            command.expected = "failed"
+            copy = flight is not None and flight.entry.message.copies  # another copy was sent to somebody else
+            command.expected = "" if copy else "failed"
             return
         entry = command.entry = flight.entry
         if now >= flight.deadline + MILLISECOND and flight.firm:
