@@ -41,6 +41,7 @@ class Message:
         "accepted_at",
         "body",
         "copies",
+        "damaged",
         "due",
         "floating",
         "home",
@@ -58,6 +59,7 @@ class Message:
         self.accepted_at = LONG_AGO
         self.released_at = LONG_AGO  # given to channels
         self.copies = False  # a power cut may have left it twice in the log
+        self.damaged = False  # what the log has of it is not readable any more
         self.floating = False  # a kill may have moved it behind the checkpoint, for all channels to have
 
 
@@ -87,7 +89,7 @@ class Entry:
 
     def required(self) -> bool:
         """Must it be delivered?"""
-        return self.state == OWED and self.message.publish.state == "ok"
+        return self.state == OWED and self.message.publish.state == "ok" and not self.message.damaged
 
     def unsure(self) -> bool:
         """Is it not known yet whether the last command was executed?"""

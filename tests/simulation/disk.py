@@ -145,15 +145,31 @@ class SimulatedDisk(Disk):
         self.chance = Random(0)  # replaced with each step
         self.most = PLENTY  # bytes that one write takes
         self._faults: dict[str, list[int]] = {}  # by name of the call: what each of the next ones does
+        self._where: dict[str, str] = {}  # by name of the call: what must be in the path
         self._deadly = -1  # changes until the process dies; -1: it doesn't
         self._open: dict[int, tuple[str, File | Directory]] = {}
         self._last_file = 10
 
     # -- orders
 
-    def fail(self, call: str, error: int, after: int, times: int) -> None:
-        """Let a call fail with this errno, `times` times, after some that succeed."""
+    def fail(self, call: str, error: int, after: int, times: int, where: str = "") -> None:
+        """Let a call fail with this errno, `times` times, after some that succeed, where `where` is in the path."""
         self._faults[call] = [0] * after + [error] * times
+        self._where[call] = where
+
+    def content(self, path: str) -> bytes:
+        """What is in a file, whatever fails."""
+        file = self._find(path)
+        assert isinstance(file, File), path
+        return bytes(file.content)
+
+    def rot(self, path: str, offset: int) -> None:
+        """One bit of a file turns over."""
+        file = self._find(path)
+        assert isinstance(file, File), path
+        for content in (file.content, file.platter):
+            if offset < len(content):
+                content[offset] ^= 1 << self.chance.randrange(8)
 
     def heal(self) -> None:
         """Nothing fails any more."""
@@ -302,11 +318,12 @@ class SimulatedDisk(Disk):
         self.alter("replace", path)
         temporary = path + ".tmp"
         directory, name = self._place(temporary)
-        file = self.take(temporary, directory.entries[name] if name in directory.entries else File())
+        if name in directory.entries:
+            directory.change(name, "", None)
+        inode = File()
+        directory.change("", name, inode)
+        file = self.take(temporary, inode)
         try:
-            if name not in directory.entries:
-                directory.change("", name, self._file(file))
-            self._file(file).truncate(0, self.sector)
             written = 0
             while written < len(content):
                 written += self.write(file, [content[written:]], written)
@@ -404,7 +421,7 @@ class SimulatedDisk(Disk):
 
     def _step(self, call: str, path: str) -> None:
         faults = self._faults.get(call)
-        error = faults.pop(0) if faults else 0
+        error = faults.pop(0) if faults and self._where[call] in path else 0
         if error:
             self.counts[f"{call} failed"] += 1
             self.trouble(f"{call} {path}: {os.strerror(error)}")

@@ -145,6 +145,13 @@ class Model:
             for entry in book.entries():
                 entry.doubt()
 
+    def damaged(self, bodies: list[bytes]) -> None:
+        """A batch of a log can't be read any more. What a journal has may come in its place."""
+        for body in bodies:
+            message = self.messages.get(body)
+            if message is not None:
+                message.damaged = message.copies = True
+
     # -- publishing
 
     def publish(self, topic: str, bodies: list[bytes], due: int) -> Publish:
@@ -261,7 +268,9 @@ class Model:
         """FIN, REQ or TOUCH reached the broker."""
         flight = client.flights.get(command.id)
         if flight is None or not flight.current():
-            copy = flight is not None and flight.entry.message.copies  # another copy was sent to somebody else
+            copy = (
+                flight is not None and flight.entry.message.copies
+            )  # another copy was sent to somebody else
             command.expected = "" if copy else "failed"
             return
         entry = command.entry = flight.entry

@@ -1,13 +1,11 @@
-"""The steps: one function per name in `steps.WEIGHTS`."""
+"""The steps of clients and operators, one function per name in `steps.WEIGHTS`; the machine's are in `machine.py`."""
 
 from __future__ import annotations
 
-import errno
 from typing import TYPE_CHECKING, Any, Final
 
 from nsqkit.nsqd.core.store import StoreError
 from tests.simulation.client import Client
-from tests.simulation.loop import running
 from tests.simulation.steps import MS, SECOND
 
 if TYPE_CHECKING:
@@ -26,23 +24,6 @@ GARBAGE: Final = (
     b"FIN short\n",
     b"SUB t\n",
 )
-FAULTS: Final = (
-    ("write", errno.EIO),
-    ("write", errno.ENOSPC),
-    ("sync", errno.EIO),
-    ("sync", errno.EIO),
-    ("sync_directory", errno.EIO),
-    ("read", errno.EIO),
-    ("open", errno.EMFILE),
-    ("create", errno.ENOSPC),
-    ("truncate", errno.EIO),
-    ("replace", errno.ENOSPC),
-    ("rename", errno.EIO),
-    ("remove", errno.EIO),
-    ("duplicate", errno.EMFILE),
-    ("load", errno.EIO),
-    ("make_directory", errno.ENOSPC),
-)
 
 
 # -- publishers
@@ -51,15 +32,16 @@ FAULTS: Final = (
 def publish(world: World, a: int, b: int, c: int) -> None:
     """PUB or MPUB, by one of a few publishers."""
     for _ in range(4 if c % 7 == 0 else 1):
-        _publish(world, a, (1, 1, 1 + c % 7, 20)[b % 4], (0, 3, 30, 200)[b % 5 % 4], -1)
+        publish_to(world, a, (1, 1, 1 + c % 7, 20)[b % 4], (0, 3, 30, 200)[b % 5 % 4], -1)
 
 
 def publish_deferred(world: World, a: int, b: int, c: int) -> None:
     """DPUB."""
-    _publish(world, a, 1, (0, 30)[b % 2], (0, 1, 50, 700, 3000, 30_000)[c % 6])
+    publish_to(world, a, 1, (0, 30)[b % 2], (0, 1, 50, 700, 3000, 30_000)[c % 6])
 
 
-def _publish(world: World, a: int, count: int, size: int, delay: int, topic: str = "") -> None:
+def publish_to(world: World, a: int, count: int, size: int, delay: int, topic: str = "") -> None:
+    """PUB or MPUB of new messages, or DPUB with a delay in ms; to one of the topics if it is not named."""
     client = world.pick(a >> 4, lambda one: not one.topic and not one.half_closed)
     if client is None or a % 5 == 0:
         client = world.client()
@@ -86,7 +68,7 @@ def _publish(world: World, a: int, count: int, size: int, delay: int, topic: str
 def work(world: World, a: int, b: int, c: int) -> None:
     """A busy while: much is published, and finished but for a message now and then."""
     for turn in range(4):
-        _publish(world, a | 1, 20, 3, -1)
+        publish_to(world, a | 1, 20, 3, -1)
         world.loop.run_ready()
         for client in world.live():
             if turn == 0 and c % 4 and client.inbox and not client.stalled and not client.half_closed:
@@ -403,7 +385,7 @@ def recreate(world: World, a: int, b: int, c: int) -> None:
     delete_topic(world, a, b, c)
     name, world.touching = world.touching, ""
     if name:
-        _publish(world, a | 1, 1 + c % 3, 3, -1, name)
+        publish_to(world, a | 1, 1 + c % 3, 3, -1, name)
 
 
 def delete_channel(world: World, a: int, b: int, _: int) -> None:
@@ -428,66 +410,3 @@ def create(world: World, a: int, b: int, _: int) -> None:
     topic.channel(world.channel_name(b), world.loop.now)
     world.observe()
     _turn(world)
-
-
-# -- the machine
-
-
-def slow(world: World, a: int, _: int, __: int) -> None:
-    """The next jobs take long."""
-    world.slow = 1 + a % 4
-
-
-def fault(world: World, a: int, b: int, c: int) -> None:
-    """Some calls of the disk will fail."""
-    call, error = FAULTS[a % len(FAULTS)]
-    world.disk.fail(call, error, b % 4, (1, 1, 2, 20)[c % 4])
-    world.broken = True
-    if c % 5 == 0:
-        world.disk.most = 7 + c % 50
-
-
-def full(world: World, a: int, _: int, __: int) -> None:
-    """The disk is nearly full."""
-    world.disk.free = (0, 100, 400, 3000)[a % 4]
-    world.broken = True
-
-
-def heal(world: World, _: int, __: int, ___: int) -> None:
-    """The disk is well again."""
-    world.heal()
-
-
-def write_back(world: World, _: int, __: int, ___: int) -> None:
-    """The system writes what it wants to write."""
-    world.disk.write_back(world.chance)
-
-
-def restart(world: World, _: int, __: int, ___: int) -> None:
-    """A clean stop, and a start."""
-    world.end("restart")
-
-
-def kill(world: World, _: int, __: int, ___: int) -> None:
-    """kill -9, and a start."""
-    world.end("kill")
-
-
-def cut(world: World, _: int, __: int, ___: int) -> None:
-    """A power cut, and a start."""
-    world.end("cut")
-
-
-def stumble(world: World, a: int, b: int, c: int) -> None:
-    """The process dies, starts, takes a publish, and ends again."""
-    world.end(("cut", "cut", "kill")[a % 3])
-    with running(world.loop):
-        _publish(world, a, 1 + c % 3, 20, -1)
-        world.loop.advance((0, MS, 5 * MS, 60 * MS)[b % 4])
-    world.settle()
-    world.end(("kill", "cut", "restart")[c % 3])
-
-
-def die(world: World, a: int, _: int, __: int) -> None:
-    """The process will die between two changes of the disk."""
-    world.disk.die(a % 12)

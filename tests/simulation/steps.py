@@ -58,6 +58,8 @@ WEIGHTS: Final[dict[str, float]] = {
     "cut": 3,
     "die": 3,
     "stumble": 3,
+    "disaster": 2,
+    "rot": 0.5,
 }
 """How likely each step is; a seed multiplies these by numbers of its own."""
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from nsqkit.errors import StartError
 from nsqkit.names import is_ephemeral
-from tests.simulation import operators
+from tests.simulation import machine, operators
 from tests.simulation.books import Violation
 from tests.simulation.client import Client
 from tests.simulation.disk import Died, SimulatedDisk
@@ -247,7 +247,8 @@ class World:
             self._well_again()
         try:
             with running(self.loop):
-                act: Callable[[World, int, int, int], None] = getattr(operators, name)
+                steps = machine if hasattr(machine, name) else operators
+                act: Callable[[World, int, int, int], None] = getattr(steps, name)
                 act(self, a, b, c)
                 self.touching = ""
                 if not self.held:

@@ -62,6 +62,19 @@ def test_replace_gives_new_content(plain, tmp_path, sync):
     assert ["small"] == plain.names(str(tmp_path))
 
 
+def test_replace_writes_to_a_new_file(plain, tmp_path):
+    """What a crash left under the temporary name is not written over: a power cut might bring it back."""
+    left = tmp_path / "small.tmp"
+    left.write_bytes(b"from a crash")
+    os.link(left, tmp_path / "witness")
+
+    plain.replace(str(tmp_path / "small"), b"content")
+
+    assert b"from a crash" == (tmp_path / "witness").read_bytes()
+    assert b"content" == (tmp_path / "small").read_bytes()
+    assert not left.exists()
+
+
 def test_replace_can_be_durable(tmp_path):
     """With `sync` the content is synced before the name is changed, and the name afterwards."""
     steps = []

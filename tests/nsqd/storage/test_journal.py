@@ -110,6 +110,19 @@ class TestFiles:
         assert 2 == len(journal.rotate() + journal.rotate())
         assert 0 == home.disk.opened()
 
+    def test_removals_keep_their_order(self, home, journal):
+        """A file is surely gone before the next one goes, which may say that a topic in it was deleted."""
+        for number in range(2):
+            journal.write([entry(home, "a", number, b"1")])
+            journal.rotate()
+        home.disk.calls.clear()
+
+        journal.remove(journal.files())
+
+        assert ["remove", "sync_directory"] * 2 == [
+            call for call, _ in home.disk.calls if call in ("remove", "sync_directory")
+        ]
+
 
 class TestErrors:
     """The disk fails under the journal."""

@@ -62,7 +62,14 @@ class Disk:
     def replace(self, path: str, content: bytes, *, sync: bool = False) -> None:
         """Give a small file new content, atomically. With `sync` it will survive a power cut."""
         temporary = path + ".tmp"
-        file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            file = os.open(temporary, flags, 0o600)
+        except (
+            FileExistsError
+        ):  # what a crash left may be what the next power cut leaves, whatever is written over it
+            os.unlink(temporary)
+            file = os.open(temporary, flags, 0o600)
         try:
             written = 0
             while written < len(content):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Final
 
@@ -163,8 +164,9 @@ class FileStorage(Storage):
             self.damaged_count += 1
             self._report(f"{path}: passed over {damaged} damaged or incomplete bytes; kept as {path}.damaged")
             self.disk.rename(path, f"{path}.damaged")
+            self.disk.sync_directory(os.path.dirname(path))  # in order, as `remove` does it
         else:
-            self.disk.remove(path)
+            self.journal.remove([path])
 
 
 class Refill:

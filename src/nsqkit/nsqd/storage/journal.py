@@ -90,9 +90,13 @@ class Journal:
         return self.files()
 
     def remove(self, paths: list[str]) -> None:
-        """Remove files whose publishes are safe in the logs."""
+        """Remove files whose publishes are safe in the logs, oldest first.
+
+        A power cut must not bring back one of them without those behind it: they may say that a topic was deleted.
+        """
         for path in paths:
             self._disk.remove(path)
+            self._disk.sync_directory(self._directory)
 
     def replay(self, path: str) -> list[tuple[str, Batch]]:
         """The whole entries of a file, in order. What is damaged is passed over, and so is a torn end."""
