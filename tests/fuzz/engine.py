@@ -1,7 +1,8 @@
-"""Fuzzes one target in this process: `python -m tests.fuzz.engine TARGET SECONDS WORK`.
+"""Fuzzes one target in this process: `python -m tests.fuzz.engine TARGET SECONDS WORK RUNS SEED`.
 
 With atheris, coverage of nsqkit guides it; what reaches something new is kept in WORK/TARGET, and the next run goes
-on from there. Without, inputs are mutated blindly. Whatever a target raises is made small and kept in WORK/crashes,
+on from there. Without, inputs are mutated blindly. SEED decides what is tried, 0: chance. RUNS is how much at most, 0:
+until the time is over. Whatever a target raises is made small and kept in WORK/crashes,
 once for each place where it is raised, and the run goes on.
 """
 
@@ -76,14 +77,14 @@ class Found:
         return data
 
 
-def blindly(found: Found, corpus: list[bytes], seconds: float) -> None:
-    """Mutate inputs of the corpus until the time is over."""
-    random = Random()
+def blindly(found: Found, corpus: list[bytes], seconds: float, runs: int, seed: int) -> None:
+    """Mutate inputs of the corpus until the time is over, or the runs are."""
+    random = Random(seed or None)
     started = time.monotonic()
     count = 0
     for data in corpus:
         found.run(data)
-    while time.monotonic() - started < seconds:
+    while time.monotonic() - started < seconds and (not runs or count < runs):
         found.run(mutated(random, corpus))
         count += 1
     print(f"#{count} BUILTIN exec/s: {count / seconds:.0f}")
@@ -91,18 +92,21 @@ def blindly(found: Found, corpus: list[bytes], seconds: float) -> None:
 
 def main() -> None:
     """Fuzz."""
-    name, seconds, work = sys.argv[1:]
+    name, seconds, work, *numbers = sys.argv[1:]
+    runs, seed = map(int, numbers)
     crashes = os.path.join(work, "crashes")
     kept = os.path.join(work, name)
     os.makedirs(kept, exist_ok=True)
     if atheris is None:
         corpus = [*inputs(name).values(), *inputs(name, work).values()]
-        blindly(Found(name, target(name), crashes), corpus, float(seconds))
+        blindly(Found(name, target(name), crashes), corpus, float(seconds), runs, seed)
         return
     with atheris.instrument_imports(include=["nsqkit"]):
         found = Found(name, target(name), crashes)
     options = {
         "max_total_time": seconds,
+        "runs": runs or -1,
+        "seed": seed,
         "max_len": MAX_BYTES,
         "timeout": TIMEOUT_S,
         "rss_limit_mb": MEMORY_MB,

@@ -204,7 +204,7 @@ class Model:
             raise Violation("came again", f"{where}: it was done at {entry.done_at}")
         if channel.paused:
             raise Violation("sent while paused", where)
-        if entry.due > now and not entry.unsure():
+        if entry.due > now and not entry.unsure() and not message.copies:
             raise Violation("too early", f"{where}: due at {entry.due}")
         if entry.attempts and attempts <= entry.attempts[-1][1] and not message.copies:
             raise Violation("attempts fell", f"{where}: it had {entry.attempts[-1][1]}")

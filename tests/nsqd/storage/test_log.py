@@ -55,8 +55,22 @@ class TestSegments:
 
         assert [0, 4, 8] == home.segments()
         assert list(enumerate(written)) == contents(log)
-        assert (0, 4) == (log.oldest().start, log.oldest().stop)
         assert 3 * FILE_HEADER + 10 * BATCH_BYTES == log.size_bytes()
+
+    def test_a_segment_is_left_behind_a_checkpoint_only(self, home):
+        """Without one on the disk, a copy of what is in it would be owed by every channel beside the original."""
+        log = home.open()
+        home.fill(log, 10)
+        assert log.oldest() is None
+
+        home.disk.fail("replace", errno.ENOSPC)
+        assert [] != checkpoint(home, log, needed_from=0)
+        assert log.oldest() is None
+
+        home.disk.heal()
+        assert [] == checkpoint(home, log, needed_from=0)
+        assert (0, 4) == (log.oldest().start, log.oldest().stop)
+        assert (0, 4) == (home.reopen().oldest().start, home.reopen().oldest().stop)
 
     def test_a_read_that_ends_with_a_file(self, home, bodies):
         """Reading goes on at the front of the next file, wherever the last read ended in its own."""

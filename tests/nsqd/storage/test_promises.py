@@ -320,6 +320,7 @@ class TestReadErrors:
         life.kill()
         life.topic("t", "a")
         life.publish("t", *[b"x" * 20 for _ in range(30)])
+        life.checkpoint()
         consumer = life.consumer("t", "a")
         for message_id in list(consumer.held)[1:]:
             consumer.finish(message_id)
@@ -373,6 +374,7 @@ def test_leftovers_survive_power_cuts(new_life):
     life.publish("t", b"y" * 900)
     life.publish("t", b"z" * 900)
     life.sync()
+    life.checkpoint()
     consumer = life.consumer("t", "a")
     for message_id in list(consumer.held)[1:]:
         consumer.finish(message_id)

@@ -105,7 +105,10 @@ class TopicStore:
         raise NotImplementedError
 
     def oldest(self) -> Extent | None:
-        """The oldest segment that is complete, None if there is only the one being written."""
+        """The oldest segment, if leaving it makes sense: it is complete, and a checkpoint is on the disk.
+
+        As long as there is none, a copy of what is in it would be owed by every channel beside the original.
+        """
         raise NotImplementedError
 
     def size_bytes(self) -> i64:

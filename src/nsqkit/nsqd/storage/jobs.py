@@ -126,3 +126,5 @@ class CheckpointJob:
             self._sync.finish()
         if self.error:
             self._log.checkpoint_failed(self._doomed)
+        else:
+            self._log.checkpoint_written()

@@ -57,6 +57,7 @@ class TopicLog(TopicStore):
         self._synced = checkpoints.Synced(-1, 0, 0)
         self._record: TopicRecord | None = None
         self._checkpoint_job: CheckpointJob | None = None  # the last one
+        self._has_checkpoint = False  # on the disk
         self._open()
         self._reader.opening = False
 
@@ -74,6 +75,7 @@ class TopicLog(TopicStore):
                 )
             else:
                 self._record, self._synced = found
+                self._has_checkpoint = True
                 self._next = self._record.end
         names = [name for name in disk.names(self._directory) if name.endswith(SUFFIX)]
         for name in names:
@@ -310,8 +312,8 @@ class TopicLog(TopicStore):
         return self._record
 
     def oldest(self) -> Extent | None:
-        """The oldest complete segment, None if there is only the one being written."""
-        if len(self._segments) < 2:
+        """The segment to be left next, if any; see the interface."""
+        if len(self._segments) < 2 or not self._has_checkpoint:
             return None
         return Extent(self._segments[0].first_position, self._segments[0].stop)
 
@@ -349,6 +351,10 @@ class TopicLog(TopicStore):
         job.safe = safe
         self._checkpoint_job = job
         self._home.jobs.append(job)
+
+    def checkpoint_written(self) -> None:
+        """A checkpoint is in its place."""
+        self._has_checkpoint = True
 
     def checkpoint_failed(self, doomed: list[str]) -> None:
         """A checkpoint could not be written, so segments were not removed: the next one has to do all that."""
