@@ -19,14 +19,14 @@ NOT_YET := \
 	--deselect=public/test_more.py::test_local_deliveries_are_counted \
 	--deselect=public/test_more.py::test_same_zone_goes_first
 
-.PHONY: run test check suite suite-pure conformance simulate mutate faults soak fuzz bench docs lock format clean
+.PHONY: run test check suite suite-pure conformance simulate mutate faults soak fuzz fuzz-fixed bench docs lock format clean
 
 # The compiled build: nsqlookupd and nsqd in the foreground. FLAGS="--nsqd 3 -- --mem-queue-size=0" adds flags.
 run: $(VENV)/installed
 	$(VENV)/bin/nsqkit up $(FLAGS)
 
 # Everything CI runs.
-test: check suite-pure suite conformance simulate
+test: check suite-pure suite conformance simulate fuzz-fixed
 
 check: $(VENV)/installed
 	$(VENV)/bin/ruff check
@@ -72,10 +72,17 @@ soak: $(VENV)/installed
 		--output=$(or $(OUTPUT),soak.jsonl) --docs=docs --nsqd=$(CURDIR)/$(VENV)/bin/nsqd
 
 # Coverage-guided fuzzing of the uncompiled build for SECONDS in all; TARGET=name for one target. docs/fuzzing.md
-fuzz: $(PURE)/installed
-	$(PURE)/bin/python -c 'import atheris' 2>/dev/null || $(PURE)/bin/python $(PIP) install --only-binary :all: 'atheris>=3' || \
-		echo 'atheris is not to be had for this Python; fuzzing without it'
+fuzz: $(PURE)/fuzzing
 	$(PURE)/bin/python -m tests.fuzz.run --seconds $(or $(SECONDS),60) $(TARGET)
+
+# The same inputs each time, at most a minute of them, so that nobody's change fails by somebody else's bad luck.
+fuzz-fixed: $(PURE)/fuzzing
+	$(PURE)/bin/python -m tests.fuzz.run --seconds 60 --runs 5000 --seed 1 --work build/fuzz-fixed
+
+$(PURE)/fuzzing: $(PURE)/installed
+	$(PURE)/bin/python $(PIP) install --only-binary :all: 'atheris>=3,<4' || \
+		echo 'atheris is not to be had for this Python; fuzzing without it'
+	@touch $@
 
 bench: $(VENV)/installed
 	$(VENV)/bin/nsqkit bench $(ARGS)
