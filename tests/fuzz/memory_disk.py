@@ -91,8 +91,9 @@ class MemoryDisk(Disk):
             {name[len(prefix) :].partition("/")[0] for name in self.files if name.startswith(prefix)}
         )
 
-    def make_directory(self, path: str) -> None:
+    def make_directory(self, path: str) -> bool:  # noqa: ARG002
         """Nothing to do."""
+        return True
 
     def remove(self, path: str) -> None:
         """Forget it."""

@@ -353,12 +353,14 @@ class SimulatedDisk(Disk):
             return []
         return sorted(directory.entries) if isinstance(directory, Directory) else []
 
-    def make_directory(self, path: str) -> None:
+    def make_directory(self, path: str) -> bool:
         """Not synced."""
         directory, name = self._place(path)
-        if name not in directory.entries:
-            self.alter("make_directory", path)
-            directory.change("", name, Directory())
+        if name in directory.entries:
+            return False
+        self.alter("make_directory", path)
+        directory.change("", name, Directory())
+        return True
 
     def remove(self, path: str) -> None:
         """Not synced."""

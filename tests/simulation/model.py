@@ -414,6 +414,7 @@ class Model:
                 if certain or (relied and book.saved and name not in self.haunted):
                     raise Violation("topic lost", name)
                 del self.topics[name]
+                self.haunted.add(name)  # what is left of it may be found another time
                 continue
             for channel, channel_book in list(book.channels.items()):
                 if channel not in there[name]:

@@ -60,6 +60,7 @@ class World:
         self.slow_jobs = 0  # that are being done
         self.interrupted = False  # the process died in the middle of something
         self.unsaved = False  # the metadata on the disk may be old
+        self.stopping = False
 
     # -- to be told
 
@@ -170,9 +171,11 @@ class World:
         assert self.process is not None
         failures = self.failures
         failing = self.failing
+        self.stopping = True
         with running(self.loop):
             self.loop.complete(self.process.stop(), 60 * SECOND)
             self.loop.run_ready()
+        self.stopping = False
         self.counts["clean stop"] += 1
         leaks = self.disk.opened()
         now = self.loop.now
@@ -208,6 +211,9 @@ class World:
             self.counts["kill"] += 1
             self.model.killed(now, self.clients)
             self.disk.kill()
+        if self.stopping:
+            self.stopping = False
+            self.model.stopped_badly()
         self._end_slow_jobs()
         self.process = None
 

@@ -116,8 +116,9 @@ class ReadOnlyDisk(Disk):
         """Refuse."""
         raise _refusal(path)
 
-    def make_directory(self, path: str) -> None:
+    def make_directory(self, path: str) -> bool:  # noqa: ARG002
         """Do without: nothing is in it."""
+        return True
 
     def remove(self, path: str) -> None:
         """Leave it: nothing is needed of it."""

@@ -81,9 +81,7 @@ def _check_damage(source: Source) -> None:
             continue
         assert not damages[path].whole(start, stop), f"lost, though whole: {key[:3]}"
         cut = damages[path].is_cut({end for other, _, end, _ in written if other == path})
-        begun = (
-            path == paths[-1] or len(damages[path].content) > FILE_HEADER
-        )  # only the last can just have been begun
+        begun = path == paths[-1] or len(damages[path].content) >= FILE_HEADER  # only the last can be less
         assert house.reports or (cut and begun), "lost, and not told"
     assert bool(house.reports) == bool(house.storage.torn_count + house.storage.damaged_count)
     log.close()

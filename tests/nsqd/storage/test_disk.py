@@ -105,8 +105,8 @@ def test_what_is_not_there(plain, tmp_path):
 def test_directories_and_names(plain, tmp_path):
     """Directories are made once, listed in order, and removed when empty."""
     path = str(tmp_path / "one" / "two")
-    plain.make_directory(path)
-    plain.make_directory(path)
+    assert plain.make_directory(path)
+    assert not plain.make_directory(path)
     for name in "ba":
         plain.replace(f"{path}/{name}", b"")
     plain.rename(f"{path}/a", f"{path}/c")

@@ -67,6 +67,58 @@ class TestSyncJob:
         assert log.sync_job() is not None
         assert [(3, written[0]), (4, written[1])] == contents(log, 3)
 
+    def test_one_behind_a_failure_proves_nothing(self, home, log):
+        """The system has nothing left to write then, and says so: only a job that knows of the failure may succeed."""
+        (failing,) = home.storage.sync_jobs()
+        behind = log.sync_job()
+        home.disk.fail("sync", errno.EIO)
+
+        failing.run()
+        behind.run()
+        behind.finish()
+        failing.finish()
+
+        assert "sync failed: another one failed just before" == behind.error
+        home.disk.calls.clear()
+        assert [] == home.sync()
+        assert 1 == len(home.disk.names_called("write"))
+        assert log.sync_job() is None
+
+    def test_one_beside_another_covers_all(self, home, log):
+        """Complete segments and new names are not left to a job that is not done yet."""
+        log.close()
+        home.max_bytes_per_file = 1
+        home.begin()
+        log = home.open()
+        home.fill(log, 3)  # behind the fixture's three, which are in one segment
+        first, second = log.sync_job(), log.sync_job()
+        home.disk.calls.clear()
+
+        second.run()
+        second.finish()
+
+        assert 4 == len(home.disk.names_called("sync"))
+        assert 2 == len(home.disk.names_called("sync_directory"))
+        assert log.sync_job() is None
+        first.run()
+        first.finish()
+        log.close()
+        assert 0 == home.disk.opened()
+
+    def test_a_job_that_finds_no_descriptor(self, home):
+        """It keeps none of those that it has."""
+        home.max_bytes_per_file = 1
+        home.begin()
+        log = home.open()
+        home.fill(log, 3)
+        before = home.disk.opened()
+        home.disk.fail("duplicate", errno.EMFILE, after=1)
+
+        with pytest.raises(OSError, match="Too many open files"):
+            log.sync_job()
+
+        assert before == home.disk.opened()
+
     @pytest.mark.parametrize("error", [0, errno.EIO])
     def test_the_log_is_closed_meanwhile(self, home, log, error):
         """The job has its own descriptors, and gives them back."""
@@ -102,7 +154,7 @@ class TestSyncJob:
         job.run()
         job.finish()
 
-        assert ["open", "read", "write", "sync"] == [call for call, _ in disk.calls]
+        assert ["open", "read", "read", "write", "sync"] == [call for call, _ in disk.calls]
         assert 3 == len(contents(log))
 
     def test_once_more_in_short_writes(self, home, log):
@@ -137,7 +189,7 @@ class TestSyncJob:
         size = home.disk.size(file)
         job = SyncJob(home.disk, [file], "", log, Synced(0, size, 3))
         job.again = True
-        job.synced = Synced(0, size, 3)
+        job.safe = Synced(0, size, 3)
 
         job.run()
         job.finish()

@@ -97,9 +97,12 @@ class Disk:
         except FileNotFoundError:
             return []
 
-    def make_directory(self, path: str) -> None:
-        """Make a directory unless it is there."""
-        os.makedirs(path, mode=0o700, exist_ok=True)
+    def make_directory(self, path: str) -> bool:
+        """Make a directory unless it is there; was it made?"""
+        if os.path.isdir(path):
+            return False
+        os.makedirs(path, mode=0o700)
+        return True
 
     def remove(self, path: str) -> None:
         """Remove a file, if it is there."""

@@ -6,19 +6,55 @@ import os
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
+from mypy_extensions import i64
+
+from nsqkit.nsqd.storage.checkpoint import Synced
 from nsqkit.nsqd.storage.disk import write_all
 from nsqkit.nsqd.storage.segment import FILE_HEADER, header_position
 
 if TYPE_CHECKING:
-    from nsqkit.nsqd.storage.checkpoint import Synced
     from nsqkit.nsqd.storage.disk import Disk
     from nsqkit.nsqd.storage.log import TopicLog
 
 _BLOCK: Final = 1 << 20  # bytes written again at a time
 
 
+class SyncState:
+    """How much of one log is known to be on the disk.
+
+    Several jobs may be under way. Each covers all that is not known to be synced when it is made, so that none relies
+    on another; and one that comes behind a failure that it did not know of when it was made fails as well: the system
+    may have dropped what was to be written, and a sync that succeeds then proves nothing.
+    """
+
+    def __init__(self) -> None:
+        self.lock = Lock()  # one sync of a log at a time
+        self.failures: i64 = 0  # changed in threads, under the lock
+        self.known_failures: i64 = 0  # of those, what finished jobs have told of
+        self.mended_failures: i64 = 0  # of those, behind which all was written again
+        self.reached = Synced(-1, 0, 0)
+        self.sealed: list[int] = []  # files of complete segments; they belong to the log
+        self.segments_made: i64 = 0
+        self.names_synced: i64 = 0  # of so many of these
+
+    def fail(self) -> None:
+        """A sync failed in a process before this one, or may have."""
+        self.failures += 1
+        self.known_failures += 1
+
+    def succeed(self, job: SyncJob, disk: Disk) -> None:
+        """All that the job covers is on the disk."""
+        self.reached = job.reached
+        self.mended_failures = max(self.mended_failures, job.known_failures)
+        self.names_synced = max(self.names_synced, job.segments_made)
+        for file in job.sealed:
+            if file in self.sealed:
+                self.sealed.remove(file)
+                disk.close(file)
+
+
 class SyncJob:
-    """Sync the files of one log, the last of which is being written.
+    """Sync the files of one log, the last of which is being written, and `directory` if it has new names.
 
     It owns the descriptors, so the log may be closed or deleted meanwhile.
     """
@@ -28,13 +64,27 @@ class SyncJob:
         self._files = files
         self._directory = directory
         self._log = log
-        self._reached = reached
-        self.again = False  # a sync failed, and the system may have dropped what it was to write
-        self.synced: Synced | None = None  # what is safe all the same
+        state = log.sync_state
+        self.reached = reached
+        self.safe = state.reached  # whatever fails
+        self.sealed = list(state.sealed)
+        self.segments_made = state.segments_made
+        self.known_failures = state.known_failures
+        self.again = state.known_failures != state.mended_failures  # write all that is not safe once more
         self.error = ""
 
     def run(self) -> None:
         """Sync; on an error `error` tells why."""
+        state = self._log.sync_state
+        with state.lock:
+            if state.failures != self.known_failures:
+                self.error = "sync failed: another one failed just before"
+            else:
+                self._run()
+            if self.error:
+                state.failures += 1
+
+    def _run(self) -> None:
         try:
             if self.again:
                 self._write_again()
@@ -51,27 +101,25 @@ class SyncJob:
     def _write_again(self) -> None:
         """Mark everything as not written yet: it can still be read, but a system that failed won't try by itself."""
         for file in self._files:
-            size = int(self._reached.offset) if file == self._files[-1] else self._disk.size(file)
+            size = int(self.reached.offset) if file == self._files[-1] else self._disk.size(file)
             for offset in range(self._safe_bytes(file), size, _BLOCK):
                 piece = self._disk.read(file, min(_BLOCK, size - offset), offset)
                 if piece:
                     write_all(self._disk, file, [piece], offset)
 
     def _safe_bytes(self, file: int) -> int:
-        synced = self.synced
-        if synced is None or header_position(self._disk.read(file, FILE_HEADER, 0)) != synced.segment:
+        if header_position(self._disk.read(file, FILE_HEADER, 0)) != self.safe.segment:
             return 0
-        return int(synced.offset)
+        return int(self.safe.offset)
 
     def finish(self) -> None:
         """Let the log know how far it is safe, or that this is still to be done."""
-        self._disk.close(self._files.pop())
-        if self.error:
-            self._log.sync_failed(self._files, self._directory)
-            return
         for file in self._files:
             self._disk.close(file)
-        self._log.set_synced(self._reached)
+        if self.error:
+            self._log.sync_failed()
+        else:
+            self._log.sync_state.succeed(self, self._disk)
 
 
 class CheckpointJob:

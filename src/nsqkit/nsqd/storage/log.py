@@ -14,7 +14,7 @@ from nsqkit.nsqd.core.batch import Batch
 from nsqkit.nsqd.core.store import Extent, StoreError, TopicRecord, TopicStore
 from nsqkit.nsqd.storage import checkpoint as checkpoints
 from nsqkit.nsqd.storage.disk import write_all
-from nsqkit.nsqd.storage.jobs import CheckpointJob, SyncJob
+from nsqkit.nsqd.storage.jobs import CheckpointJob, SyncJob, SyncState
 from nsqkit.nsqd.storage.reader import CHECK_BLOCK, MAX_POSITION, LogReader
 from nsqkit.nsqd.storage.segment import (
     BATCH_HEADER,
@@ -49,12 +49,9 @@ class TopicLog(TopicStore):
         self._must_roll = False  # the next write begins a new segment, or first cuts off a half-written end
         self._pending: list[Batch] = []
         self._closed = False
-        self._sealed: list[int] = []  # files of complete segments that were not synced yet
         self._doomed: list[str] = []  # segments that nobody needs, and that could not be removed
-        self._directory_dirty = False  # a segment was made, and the directory not synced
-        self._again = False  # the last sync failed
         self._copied = False  # there are carried batches that no checkpoint on the disk names
-        self._synced = checkpoints.Synced(-1, 0, 0)
+        self.sync_state = SyncState()
         self._record: TopicRecord | None = None
         self._checkpoint_job: CheckpointJob | None = None  # the last one
         self._has_checkpoint = False  # on the disk
@@ -65,7 +62,10 @@ class TopicLog(TopicStore):
 
     def _open(self) -> None:
         disk = self._disk
-        disk.make_directory(self._directory)
+        if not disk.make_directory(self._directory) and not disk.names(self._directory):
+            disk.sync_directory(
+                self._directory
+            )  # what a deletion took must not come back beside what comes now
         raw = disk.load(f"{self._directory}/{CHECKPOINT}")
         if raw is not None:
             found = checkpoints.decode(raw)
@@ -74,7 +74,7 @@ class TopicLog(TopicStore):
                     f"{self._directory}: the checkpoint is damaged; every channel gets its log again"
                 )
             else:
-                self._record, self._synced = found
+                self._record, self.sync_state.reached = found
                 self._has_checkpoint = True
                 self._next = self._record.end
         names = [name for name in disk.names(self._directory) if name.endswith(SUFFIX)]
@@ -130,7 +130,7 @@ class TopicLog(TopicStore):
         """Find the last whole batch, and cut off what is behind it."""
         offset: i64 = FILE_HEADER
         position = segment.first_position
-        synced = self._synced
+        synced = self.sync_state.reached
         if synced.segment == segment.first_position and FILE_HEADER <= synced.offset <= segment.size:
             offset = synced.offset
             position = synced.position
@@ -172,14 +172,15 @@ class TopicLog(TopicStore):
     def _note_unsynced(self) -> None:
         """What a process wrote that was killed may still be only in the system's memory."""
         last = self._segments[-1]
-        synced = self._synced
+        state = self.sync_state
+        synced = state.reached
         if synced.segment == last.first_position and synced.offset == last.size:
             return
         for segment in self._segments[:-1]:
             if segment.first_position >= synced.segment:
-                self._sealed.append(self._disk.open(segment.path))
-        self._directory_dirty = True
-        self._again = True  # a sync of that process may have failed, and so the next would prove nothing
+                state.sealed.append(self._disk.open(segment.path))
+        state.segments_made += 1
+        state.fail()  # a sync of that process may have failed, and so the next would prove nothing
         self._home.wrote(self, 1)
 
     # -- appending
@@ -262,9 +263,9 @@ class TopicLog(TopicStore):
             self._disk.remove(path)
             raise
         if self._file >= 0:
-            self._sealed.append(self._file)
+            self.sync_state.sealed.append(self._file)
         self._use(file)
-        self._directory_dirty = True
+        self.sync_state.segments_made += 1
         self._must_roll = False
         segment = Segment(path, self._next, FILE_HEADER)
         self._segments.append(segment)
@@ -346,7 +347,7 @@ class TopicLog(TopicStore):
                 gone = self._segments.pop(0)
                 self._reader.forget(gone)
                 doomed.append(gone.path)
-        content = checkpoints.encode(record, self._synced)
+        content = checkpoints.encode(record, self.sync_state.reached)
         job = CheckpointJob(self._disk, f"{self._directory}/{CHECKPOINT}", content, self, doomed, sync)
         job.safe = safe
         self._checkpoint_job = job
@@ -362,43 +363,37 @@ class TopicLog(TopicStore):
         self._copied = True
 
     def sync_job(self) -> SyncJob | None:
-        """What a thread has to sync so that everything written so far survives a power cut; None if nothing."""
-        if not self._segments:
+        """What a thread has to sync so that everything written so far survives a power cut; None if nothing.
+
+        OSError: no descriptor is free.
+        """
+        if not self._segments or self._closed:
             return None
+        state = self.sync_state
         segment = self._segments[-1]
         reached = checkpoints.Synced(segment.first_position, segment.size, segment.stop)
-        synced = self._synced
-        same = synced.segment == reached.segment and synced.offset == reached.offset
-        if self._closed or (same and not self._sealed):
+        same = state.reached.segment == reached.segment and state.reached.offset == reached.offset
+        if same and not state.sealed:
             return None
         if self._file < 0:
             self._use(self._disk.open(segment.path))
-        last = self._disk.duplicate(self._file)
-        job = SyncJob(
-            self._disk, [*self._sealed, last], self._directory if self._directory_dirty else "", self, reached
-        )
-        job.again = self._again
-        job.synced = synced
-        self._again = False
-        self._sealed = []
-        self._directory_dirty = False
-        return job
-
-    def set_synced(self, reached: checkpoints.Synced) -> None:
-        """A sync job is done."""
-        self._synced = reached
-
-    def sync_failed(self, sealed: list[int], directory: str) -> None:
-        """A sync job failed: what it had to do is to be done again."""
-        self._home.sync_failures += 1
-        if self._closed:
-            for file in sealed:
+        files: list[int] = []
+        try:
+            for file in [*state.sealed, self._file]:
+                files.append(self._disk.duplicate(file))
+        except OSError:
+            for file in files:
                 self._disk.close(file)
-            return
-        self._sealed = sealed + self._sealed
-        self._directory_dirty = self._directory_dirty or directory != ""
-        self._again = True
-        self._home.wrote(self, 1)
+            raise
+        directory = self._directory if state.names_synced != state.segments_made else ""
+        return SyncJob(self._disk, files, directory, self, reached)
+
+    def sync_failed(self) -> None:
+        """A sync job failed: what it had to do is to be done again."""
+        self.sync_state.known_failures += 1
+        self._home.sync_failures += 1
+        if not self._closed:
+            self._home.wrote(self, 1)
 
     def close(self) -> None:
         """Sync and close the files. StoreError if the sync failed."""
@@ -419,9 +414,9 @@ class TopicLog(TopicStore):
     def _close_files(self) -> None:
         self._closed = True
         self._reader.close()
-        for file in self._sealed:
+        for file in self.sync_state.sealed:
             self._disk.close(file)
-        self._sealed = []
+        self.sync_state.sealed = []
         if self._file >= 0:
             self._disk.close(self._file)
         self._use(-1)
