@@ -438,6 +438,8 @@ class Model:
         if certain and not zombie and book.paused != paused:
             raise Violation("pause lost", f"{name} is {'' if paused else 'not '}paused")
         if paused and not book.paused:
+            for entry in book.entries():
+                entry.in_topic = True
             for message in book.messages:
                 if message.floating:
                     book.waiting.setdefault(message.body, Entry(message, MAYBE))
