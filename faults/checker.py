@@ -14,9 +14,9 @@ from faults import facts
 from faults.facts import FIN, KILL, OK, REFUSED, REQ, STOP
 from faults.history import Consumer, History, Message, Order, Visit
 
+FOREVER = 1 << 62
 SLACK_NS = 300_000_000  # a machine that others use too
 LATE_NS = 3_000_000_000  # how much later than due a prompt channel may deliver
-SETTLED_NS = 1_500_000_000  # beside the checkpoint interval: for the checkpoint to be written
 CLOCKS_NS = 10_000_000  # what two clocks of a machine may drift apart within a run
 LOOK_BACK_NS = 15_000_000_000  # a disturbance may have delayed what came so much later
 SHOWN = 8  # findings of a kind that are listed
@@ -26,7 +26,6 @@ SHOWN = 8  # findings of a kind that are listed
 class Rules:
     """What the nsqd was told, as far as its promises depend on it."""
 
-    checkpoint_ns: int
     kept: bool = True  # a kill loses nothing: every mode but `memory`
     in_memory: int = 0  # messages that a kill may take from each channel, if it is not
     ordered: frozenset[str] = frozenset()  # topic/channel with one consumer at a time, which only finishes
@@ -124,7 +123,7 @@ class Checker:
 
     def _covered(self, visits: list[Visit], before: Visit, after: Visit) -> int:
         """The attempts that a checkpoint knew before nsqd was killed."""
-        horizon = self._settled_before(before.consumer.life, after.consumer.life)
+        horizon = self._settled_before(before, after)
         return max((one.attempts for one in visits if one.at <= min(horizon, before.at)), default=0)
 
     def _check_order(self, consumer: Consumer) -> None:
@@ -158,7 +157,7 @@ class Checker:
         order = before.last
         if order is None or order.verb != FIN or not order.heard_at:
             return ""
-        settled = self._settled_before(before.consumer.life, after.consumer.life)
+        settled = self._settled_before(before, after)
         if self._killed_between(before, after) and order.heard_at > settled:
             return ""
         return f"it was finished, at {order.heard_at / 1e9:.3f}, before nsqd ended"
@@ -267,11 +266,21 @@ class Checker:
 
     # -- time
 
-    def _settled_before(self, first: int, last: int) -> int:
-        """What was done before that time is remembered over the ends of these lives."""
-        kills = [at for life, (how, at) in self.history.ends.items() if first <= life < last and how == KILL]
-        latest = min(kills, default=1 << 62) - self.rules.checkpoint_ns - SETTLED_NS
-        return latest - self._disturbance(latest + SETTLED_NS)
+    def _settled_before(self, before: Visit, after: Visit) -> int:
+        """What was done before that time is remembered over the ends of the lives between two visits.
+
+        A checkpoint is begun when the one in front of it is in its place, so the last one before a kill knows all that
+        was done by then, however slow the disk is.
+        """
+        lives = range(before.consumer.life, after.consumer.life)
+        killed_at = min(
+            (at for life, (how, at) in self.history.ends.items() if life in lives and how == KILL), default=0
+        )
+        if not killed_at:
+            return FOREVER
+        topic = before.consumer.where.partition("/")[0]
+        written = [one.since for one in self.history.checkpoints[topic] if one.at <= killed_at]
+        return written[-2] if len(written) > 1 else 0
 
     def _killed_between(self, before: Visit, after: Visit) -> bool:
         lives = range(before.consumer.life, after.consumer.life)

@@ -64,6 +64,13 @@ class Disturbed(Fact):
     what: str
 
 
+class Checkpointed(Fact):
+    """A topic's checkpoint was replaced; at `since` it had not been yet."""
+
+    since: int
+    topic: str
+
+
 class Published(Fact):
     """A publish command was sent: `count` messages from `serial` on. `command` counts per publisher."""
 
@@ -145,6 +152,7 @@ AnyFact = (
     | Ended
     | Jumped
     | Disturbed
+    | Checkpointed
     | Published
     | Answered
     | Joined

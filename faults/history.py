@@ -80,6 +80,7 @@ class History:
         self.ends: dict[int, tuple[str, int]] = {}  # by life: how, when
         self.shifts: dict[int, int] = {}  # by life: of the calendar, when it began
         self.disturbances: list[facts.Disturbed] = []
+        self.checkpoints: defaultdict[str, list[facts.Checkpointed]] = defaultdict(list)  # by topic
         self._commands: dict[Key, list[Message]] = {}
         self._life = 0
         self._shift_ns = 0
@@ -122,6 +123,8 @@ class History:
                 self._shift_ns += fact.by_ns
             case facts.Disturbed():
                 self.disturbances.append(fact)
+            case facts.Checkpointed():
+                self.checkpoints[fact.topic].append(fact)
 
     def _publish(self, fact: facts.Published) -> None:
         due = fact.at + fact.delay_ms * 1_000_000 if fact.delay_ms else 0

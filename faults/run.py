@@ -117,6 +117,7 @@ class Run:
         self.refused = 0
         self.latest_shift_ns = 0  # of the calendar
         self.complaints: list[str] = []
+        self._checkpoints: dict[Path, tuple[int, int]] = {}
 
     @property
     def host(self) -> str:
@@ -210,7 +211,7 @@ class Run:
         ]
 
     async def _watch(self) -> None:
-        """Note when this process got no CPU: then it saw late what came."""
+        """Note when this process got no CPU: then it saw late what came. And when checkpoints are replaced."""
         pause = STALL_S / 4
         while True:
             before = now()
@@ -218,6 +219,16 @@ class Run:
             after = now()
             if after - before > (pause + STALL_S) * 1e9:
                 self.note(facts.Disturbed(after, before, "the harness got no CPU"))
+            self._look_at_checkpoints(before, after)
+
+    def _look_at_checkpoints(self, before: int, after: int) -> None:
+        for path in self.server.data_path.glob("*/checkpoint"):
+            with contextlib.suppress(FileNotFoundError):
+                status = path.stat()
+                version = (status.st_ino, status.st_mtime_ns)
+                if version != self._checkpoints.get(path):
+                    self._checkpoints[path] = version
+                    self.note(facts.Checkpointed(after, before, path.parent.name))
 
     async def _drained(self) -> None:
         """Return when every topic and channel is empty. HarnessError if that takes too long."""
@@ -237,7 +248,6 @@ class Run:
     def judge(self) -> Outcome:
         """Read the journal and the log."""
         rules = checker.Rules(
-            checkpoint_ns=CHECKPOINT_MS * 1_000_000,
             kept=self.mode != "memory",
             in_memory=3 * MEM_QUEUE_SIZE + 3 * 60,
             ordered=frozenset({"orders/ordered"}),

@@ -49,7 +49,7 @@ class Server:
         self.life = 0
         self.log_path = directory / "nsqd.log"
         self.journal = journal
-        self._data_path = data_path
+        self.data_path = data_path
         self.flags = list(flags)
         self._program = list(program) or [sys.executable, "-m", "nsqkit.nsqd.cli"]
         self._wrapper = list(wrapper)
@@ -69,7 +69,7 @@ class Server:
             *self._program,
             f"--tcp-address={self.host}:{self.tcp_port}",
             f"--http-address={f'{self.host}:{self.http_port}' if self.http else ''}",
-            f"--data-path={self._data_path}",
+            f"--data-path={self.data_path}",
             *self.flags,
         ]
         self.life += 1  # clients may be there before the log says that it listens

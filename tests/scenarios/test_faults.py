@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 S = 1_000_000_000
 TIMEOUT_MS = 2000
-RULES = Rules(checkpoint_ns=S // 5, ordered=frozenset({"t/c"}), prompt=frozenset({"t/c"}))
+RULES = Rules(ordered=frozenset({"t/c"}), prompt=frozenset({"t/c"}))
 
 
 class Story:
@@ -54,6 +54,11 @@ class Story:
     def end(self, how):
         """nsqd ends."""
         self.note(facts.Ended, self.life, how)
+
+    def checkpoint(self):
+        """A checkpoint was written within the last second."""
+        self.wait(1)
+        self.note(facts.Checkpointed, int((self.at - 1) * S), "t")
 
     def join(self, name):
         """A consumer comes; what is told from here on happens to it."""
@@ -131,8 +136,8 @@ def test_losses_that_memory_mode_permits(story):
     story.end(KILL)
     story.start()
 
-    assert {} == verdict(story, Rules(checkpoint_ns=S, kept=False, in_memory=4))
-    assert {"lost": 1} == verdict(story, Rules(checkpoint_ns=S, kept=False, in_memory=3))
+    assert {} == verdict(story, Rules(kept=False, in_memory=4))
+    assert {"lost": 1} == verdict(story, Rules(kept=False, in_memory=3))
 
 
 def test_memory_mode_loses_nothing_without_a_kill(story):
@@ -141,7 +146,7 @@ def test_memory_mode_loses_nothing_without_a_kill(story):
     story.end(STOP)
     story.start()
 
-    assert {"lost": 1} == verdict(story, Rules(checkpoint_ns=S, kept=False, in_memory=4))
+    assert {"lost": 1} == verdict(story, Rules(kept=False, in_memory=4))
 
 
 def test_nobody_owes_what_was_not_answered_ok(story):
@@ -158,7 +163,7 @@ def test_refused_and_delivered(story):
     story.deliver_and_finish(2)
 
     assert {"refused, yet it came": 1} == verdict(story)
-    assert {} == verdict(story, Rules(checkpoint_ns=S, refused_may_come=True))
+    assert {} == verdict(story, Rules(refused_may_come=True))
 
 
 def test_duplicate_without_a_cause(story):
@@ -258,14 +263,16 @@ def test_given_back_by_a_consumer_that_vanished(story):
     story.deliver_and_finish(2, 2)
 
     assert {"again without a cause": 1} == verdict(story)
-    assert {} == verdict(story, Rules(checkpoint_ns=S, given_back=True))
+    assert {} == verdict(story, Rules(given_back=True))
 
 
 def test_finished_just_before_a_kill(story):
-    """What was finished just before a kill comes again; what was finished long before must not."""
-    story.wait(10)
+    """What was finished just before a kill comes again; what the last checkpoint must know must not."""
+    story.wait(1)
+    story.checkpoint()
     story.publish(2)
     story.deliver_and_finish(2)
+    story.checkpoint()
     story.end(KILL)
     story.start()
     story.join("c-2")
@@ -275,6 +282,18 @@ def test_finished_just_before_a_kill(story):
     story.deliver_and_finish(1, 2)
 
     assert {"again without a cause": 1} == verdict(story)
+
+
+def test_one_checkpoint_proves_nothing(story):
+    """It may have been begun before the FIN came."""
+    story.wait(1)
+    story.checkpoint()
+    story.end(KILL)
+    story.start()
+    story.join("c-2")
+    story.deliver_and_finish(1, 2)
+
+    assert verdict(story) == {}
 
 
 def test_clean_restart_brings_nothing_again(story):
@@ -327,8 +346,10 @@ def test_attempts_over_a_kill(story):
     story.publish(2)
     story.publish(3)
     story.deliver(2, 3)
-    story.wait(10)
+    story.wait(1)
+    story.checkpoint()
     story.deliver(3, 3)
+    story.checkpoint()
     story.end(KILL)
     story.start()
     story.join("c-2")
@@ -405,7 +426,7 @@ def test_ids_over_a_restart(story):
     story.say(FIN, 5)
 
     assert {"ids fall": 1} == verdict(story)
-    assert {} == verdict(story, Rules(checkpoint_ns=S, kept=False))
+    assert {} == verdict(story, Rules(kept=False))
 
 
 def test_journal_of_a_file(story, tmp_path):
