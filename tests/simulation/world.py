@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from nsqkit.errors import StartError
 from nsqkit.names import is_ephemeral
+from nsqkit.nsqd.core.channel import Channel
+from nsqkit.nsqd.core.topic import Topic
 from tests.simulation import machine, operators
 from tests.simulation.books import Violation
 from tests.simulation.client import Client
@@ -61,6 +63,7 @@ class World:
         self.interrupted = False  # the process died in the middle of something
         self.unsaved = False  # the metadata on the disk may be old
         self.stopping = False
+        self._ephemeral: dict[tuple[str, str], Topic | Channel] = {}  # those that were seen last
 
     # -- to be told
 
@@ -118,6 +121,7 @@ class World:
             self.loop = Loop(self.loop.now + 1 + self.chance.choice(DOWN), self.duration)
             self.clients = []
             self.process = None
+            self._ephemeral = {}
             try:
                 with running(self.loop):
                     self.process = Process(self._options, self.loop, self.log, Random(1))
@@ -298,6 +302,7 @@ class World:
         model, now = self.model, self.loop.now
         there = process.broker.topics
         for name, topic in there.items():
+            self._see_ephemeral(topic)
             book = model.topics.get(name)
             if book is None:
                 model.created(name, "", now)
@@ -313,6 +318,23 @@ class World:
                 if not self.broken:
                     raise Violation("topic vanished", name)
                 model.removed(name, "", now)
+
+    def _see_ephemeral(self, topic: Topic) -> None:
+        """An ephemeral one may go, and another of its name come, within a turn."""
+        for name, one in [("", topic), *topic.channels.items()]:
+            if not one.ephemeral:
+                continue
+            key = (topic.name, name)
+            before = self._ephemeral.get(key)
+            self._ephemeral[key] = one
+            book = self.model.topics.get(topic.name)
+            if (
+                before is not None
+                and before is not one
+                and book is not None
+                and (not name or name in book.channels)
+            ):
+                self.model.removed(topic.name, name, self.loop.now)
 
     def _forget_ephemeral(self) -> None:
         process = self.process
