@@ -321,19 +321,14 @@ class World:
 
     def _see_ephemeral(self, topic: Topic) -> None:
         """An ephemeral one may go, and another of its name come, within a turn."""
-        for name, one in [("", topic), *topic.channels.items()]:
+        all_of_it: list[tuple[str, Topic | Channel]] = [("", topic), *topic.channels.items()]
+        for name, one in all_of_it:
             if not one.ephemeral:
                 continue
-            key = (topic.name, name)
-            before = self._ephemeral.get(key)
-            self._ephemeral[key] = one
+            before = self._ephemeral.get((topic.name, name), one)
+            self._ephemeral[topic.name, name] = one
             book = self.model.topics.get(topic.name)
-            if (
-                before is not None
-                and before is not one
-                and book is not None
-                and (not name or name in book.channels)
-            ):
+            if before is not one and book is not None and (not name or name in book.channels):
                 self.model.removed(topic.name, name, self.loop.now)
 
     def _forget_ephemeral(self) -> None:
