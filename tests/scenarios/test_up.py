@@ -46,10 +46,12 @@ class Up:
         installed = Path(sys.executable).with_name("nsqkit")
         program = [str(installed)] if installed.exists() else [sys.executable, "-m", "nsqkit"]
         command = [*program, "up", f"--data-path={self.data_path}", "--base-port=0", *flags]
+        inherited = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, for one, has it ignored
         with self._log_path.open("wb") as log:
             self._process = subprocess.Popen(
                 command, stdout=stdout or log, stderr=log, env={**os.environ, **environment}
             )
+        signal.signal(signal.SIGHUP, inherited)
         return self
 
     @property
