@@ -80,7 +80,7 @@ def try_out(mutation: Mutation, seeds: int) -> Outcome:
             else:
                 shutil.copy(source, tree / part)
         mutation.apply(tree)
-        return Outcome(mutation, simulate(tree, seeds), run_suite(tree))
+        return Outcome(mutation, simulate(tree, seeds), run_suite(tree, mutation.file))
 
 
 def simulate(tree: Path, seeds: int) -> str:
@@ -92,10 +92,17 @@ def simulate(tree: Path, seeds: int) -> str:
     return noticed[1] if noticed else "out of time" if "out-of-time" in output else "crashed"
 
 
-def run_suite(tree: Path) -> str:
-    """Which test noticed."""
+def run_suite(tree: Path, file: str) -> str:
+    """Which test noticed. Those of the file itself come first."""
+    folder, _, name = file.rpartition("/")
+    own = f"tests/{folder}/test_{name}"
+    return (run_tests(tree, own) if (tree / own).exists() else "") or run_tests(tree, *SUITE)
+
+
+def run_tests(tree: Path, *tests: str) -> str:
+    """Which of these noticed."""
     code, output = run(
-        tree, "-m", "pytest", *SUITE, "-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly"
+        tree, "-m", "pytest", *tests, "-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly"
     )
     if code == 0:
         return ""

@@ -231,6 +231,8 @@ class Model:
         message = entry.message
         if topic.loose or entry.attempts or attempts > 1 or message.due or message.floating:
             return
+        if message.damaged:
+            return  # the journal may have brought it back, behind the others
         if client.channel.endswith(EPHEMERAL):
             return  # what its topic held on the disk comes behind what is new
         if message.serial < client.last_serial:

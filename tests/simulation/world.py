@@ -286,6 +286,8 @@ class World:
         self.unsaved = process.broker.metadata_dirty
         if not self.unsaved:
             self.model.saved()
+        elif not self.failures:
+            raise Violation("metadata not saved", "and no call of the disk failed")
         process.check()
         self._show_log()
 
