@@ -27,8 +27,15 @@ SUITE = ("tests/nsqd", "tests/wire")
 TIME_LIMIT_S = 900  # for each of the two, with one mutation: one that makes the code hang is noticed by that
 
 _SIMULATION = """
-import sys
+import sys, tomllib
 from tests.simulation.run import run_chunk
+from tests.simulation.shrink import execute
+with open("tests/simulation/regressions.toml", "rb") as file:
+    cases = tomllib.load(file)["case"]
+for number, case in enumerate(cases):
+    outcome = execute(case["config"], [tuple(step) for step in case["steps"]])
+    if outcome.kind:
+        sys.exit(f"case {{number}}: {{outcome.kind}}: {{outcome.text}}")
 for first in range(0, {seeds}, 10):
     failures = run_chunk(first, first + 10)[2]
     if failures:
@@ -88,7 +95,7 @@ def simulate(tree: Path, seeds: int) -> str:
     code, output = run(tree, "-c", _SIMULATION.format(seeds=seeds))
     if code == 0:
         return ""
-    noticed = re.search(r"(seed \d+: [^:]+)", output)
+    noticed = re.search(r"((?:case|seed) \d+: [^:]+)", output)
     return noticed[1] if noticed else "out of time" if "out-of-time" in output else "crashed"
 
 
@@ -144,8 +151,9 @@ def _head(count: int, seeds: int) -> list[str]:
         "<!-- Written by `make mutate`. -->",
         "",
         f"`make mutate` breaks the storage and the channel in {count} ways (`tests/mutation/mutations.toml`), one at a",
-        f"time, and asks two judges: the simulation, with up to {seeds} seeds, and the unit and property tests below",
-        "`tests/nsqd` and `tests/wire`. A dash means that this judge did not notice; both dashes would be a hole.",
+        f"time, and asks two judges: the simulation, with the cases that once failed and up to {seeds} seeds, and the",
+        "unit and property tests below `tests/nsqd` and `tests/wire`. A dash means that this judge did not notice; both",
+        "dashes would be a hole.",
         "",
         "| what was broken | where | simulation | suite |",
         "|---|---|---|---|",

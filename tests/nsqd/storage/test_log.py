@@ -57,6 +57,17 @@ class TestSegments:
         assert list(enumerate(written)) == contents(log)
         assert 3 * FILE_HEADER + 10 * BATCH_BYTES == log.size_bytes()
 
+    def test_what_a_deletion_took_is_gone_for_good(self, home):
+        """A directory that is there and empty is synced: else a power cut could bring back files beside the new ones."""
+        home.disk.make_directory(f"{home.disk.root}/t")
+        home.open()
+        home.begin()
+        home.disk.calls.clear()
+
+        home.open()
+
+        assert [("sync_directory", "t")] == home.disk.names_called("sync_directory")
+
     def test_a_segment_is_left_behind_a_checkpoint_only(self, home):
         """Without one on the disk, a copy of what is in it would be owed by every channel beside the original."""
         log = home.open()
