@@ -58,7 +58,7 @@ class TestSegments:
         assert 3 * FILE_HEADER + 10 * BATCH_BYTES == log.size_bytes()
 
     def test_what_a_deletion_took_is_gone_for_good(self, home):
-        """A directory that is there and empty is synced: else a power cut could bring back files beside the new ones."""
+        """A directory that is there and empty is synced: a power cut brings nothing back beside what comes now."""
         home.disk.make_directory(f"{home.disk.root}/t")
         home.open()
         home.begin()
