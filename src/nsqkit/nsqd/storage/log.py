@@ -63,9 +63,8 @@ class TopicLog(TopicStore):
     def _open(self) -> None:
         disk = self._disk
         if not disk.make_directory(self._directory) and not disk.names(self._directory):
-            disk.sync_directory(
-                self._directory
-            )  # what a deletion took must not come back beside what comes now
+            # What a deletion took must not come back beside what comes now.
+            disk.sync_directory(self._directory)
         raw = disk.load(f"{self._directory}/{CHECKPOINT}")
         if raw is not None:
             found = checkpoints.decode(raw)
