@@ -141,7 +141,7 @@ class Model:
         self.haunted.add(topic)
         if topic in self.topics:
             book = self.topics[topic]
-            book.loose = True
+            book.loosen()
             for entry in book.entries():
                 entry.doubt()
 
