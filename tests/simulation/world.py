@@ -27,6 +27,7 @@ from tests.simulation.system import replaced
 
 BEGIN: Final = 1_700_000_000 * SECOND
 CALM: Final = 3 * MS  # a job that takes no longer is no trouble
+START: Final = 2 * MS  # for a process to start; ids have ticks of a millisecond
 DOWN: Final = (0, 10 * MS, SECOND, 40 * SECOND)  # times between a stop and a start
 MOST_CLIENTS: Final = 8
 
@@ -118,7 +119,7 @@ class World:
         """Start nsqd; a disk that fails is healed after some tries."""
         self.model.trouble(self.loop.now, over=False)  # nothing is synced while nothing runs
         for attempt in range(4):
-            self.loop = Loop(self.loop.now + 1 + self.chance.choice(DOWN), self.duration)
+            self.loop = Loop(self.loop.now + START + self.chance.choice(DOWN), self.duration)
             self.clients = []
             self.process = None
             self._ephemeral = {}
