@@ -105,6 +105,25 @@ class TestSyncJob:
         log.close()
         assert 0 == home.disk.opened()
 
+    def test_one_that_ends_late_leaves_later_segments_alone(self, home):
+        """The number of a file that another job has closed may be that of a later segment, which is not synced."""
+        home.max_bytes_per_file = 1
+        home.begin()
+        log = home.open()
+        home.fill(log, 2)
+        late, early = log.sync_job(), log.sync_job()
+        late.run()
+        early.run()
+        early.finish()
+        home.fill(log, 2)
+        waiting = dict(log.sync_state.sealed)
+
+        late.finish()
+
+        assert waiting == log.sync_state.sealed
+        log.close()
+        assert 0 == home.disk.opened()
+
     def test_a_job_that_finds_no_descriptor(self, home):
         """It keeps none of those that it has."""
         home.max_bytes_per_file = 1

@@ -33,7 +33,9 @@ class SyncState:
         self.known_failures: i64 = 0  # of those, what finished jobs have told of
         self.mended_failures: i64 = 0  # of those, behind which all was written again
         self.reached = Synced(-1, 0, 0)
-        self.sealed: list[int] = []  # files of complete segments; they belong to the log
+        self.sealed: dict[
+            int, int
+        ] = {}  # files of complete segments, by first position: file numbers come again
         self.segments_made: i64 = 0
         self.names_synced: i64 = 0  # of so many of these
 
@@ -47,10 +49,9 @@ class SyncState:
         self.reached = job.reached
         self.mended_failures = max(self.mended_failures, job.known_failures)
         self.names_synced = max(self.names_synced, job.segments_made)
-        for file in job.sealed:
-            if file in self.sealed:
-                self.sealed.remove(file)
-                disk.close(file)
+        for position in job.sealed:
+            if position in self.sealed:
+                disk.close(self.sealed.pop(position))
 
 
 class SyncJob:

@@ -177,7 +177,7 @@ class TopicLog(TopicStore):
             return
         for segment in self._segments[:-1]:
             if segment.first_position >= synced.segment:
-                state.sealed.append(self._disk.open(segment.path))
+                state.sealed[int(segment.first_position)] = self._disk.open(segment.path)
         state.segments_made += 1
         state.fail()  # a sync of that process may have failed, and so the next would prove nothing
         self._home.wrote(self, 1)
@@ -262,7 +262,7 @@ class TopicLog(TopicStore):
             self._disk.remove(path)
             raise
         if self._file >= 0:
-            self.sync_state.sealed.append(self._file)
+            self.sync_state.sealed[int(self._segments[-1].first_position)] = self._file
         self._use(file)
         self.sync_state.segments_made += 1
         self._must_roll = False
@@ -378,7 +378,7 @@ class TopicLog(TopicStore):
             self._use(self._disk.open(segment.path))
         files: list[int] = []
         try:
-            for file in [*state.sealed, self._file]:
+            for file in [*state.sealed.values(), self._file]:
                 files.append(self._disk.duplicate(file))
         except OSError:
             for file in files:
@@ -413,9 +413,9 @@ class TopicLog(TopicStore):
     def _close_files(self) -> None:
         self._closed = True
         self._reader.close()
-        for file in self.sync_state.sealed:
+        for file in self.sync_state.sealed.values():
             self._disk.close(file)
-        self.sync_state.sealed = []
+        self.sync_state.sealed = {}
         if self._file >= 0:
             self._disk.close(self._file)
         self._use(-1)
