@@ -17,7 +17,7 @@ from nsqkit.nsqd.core.settings import SECOND, Durability, Settings
 from nsqkit.nsqd.datapath import DataPathLock, topic_directory
 from nsqkit.nsqd.export import main
 from nsqkit.nsqd.storage.disk import Disk
-from nsqkit.nsqd.storage.diskqueue import StoredMessage, read_queue, write_queue
+from nsqkit.nsqd.storage.diskqueue import StoredMessage, find_queues, read_queue, write_queue
 from nsqkit.nsqd.storage.files import FileStorage
 from nsqkit.wire.message import Message
 
@@ -80,7 +80,7 @@ class Node:
                 topic.store.checkpoint(record(topic, topic.store))
         for job in self.storage.take_jobs():
             job.run()
-        metadata.save(self.path, metadata.Metadata(topics))
+        metadata.save(Disk(), self.path, metadata.Metadata(topics))
         return self.path
 
 
@@ -151,7 +151,9 @@ def test_topics_and_channels(node, export):
         "lonely: 2 messages", "none: 0 messages", "t: 0 messages", "t:a: 3 messages", "t:b: 3 messages",
         "8 messages in all",
     ] == export.out  # fmt: skip
-    known = {t.name: {c.name: c.paused for c in t.channels} for t in metadata.load(export.target).topics}
+    known = {
+        t.name: {c.name: c.paused for c in t.channels} for t in metadata.load(Disk(), export.target).topics
+    }
     assert {"lonely": {}, "none": {}, "t": {"a": False, "b": True}} == known
     assert "" == export.err
 
@@ -437,10 +439,10 @@ def test_out_and_in_again(tmp_path_factory, topics, mode):
     assert 0 == main([f"--data-path={node.stop()}", f"--to={target}"])
 
     there = Node(target)
-    for state in metadata.load(str(target)).topics:
+    for state in metadata.load(Disk(), str(target)).topics:
         there.broker.restore_topic(state.name, {c.name: c.paused for c in state.channels}, state.paused, NOW)
     log = Log(write=lambda _: None)
-    moving.import_queues(str(target), there.broker, there.storage, log, NOW)
+    moving.import_queues(str(target), find_queues(str(target)), there.broker, there.storage, log, NOW)
 
     again = there.stop()
     assert 0 == main([f"--data-path={again}", f"--to={root / 'again'}"])

@@ -1,23 +1,43 @@
 """The metadata file."""
 
 import os
-import stat
 from pathlib import Path
 
 import pytest
 
 from nsqkit.nsqd.metadata import ChannelState, Metadata, MetadataError, TopicState, load, save
+from nsqkit.nsqd.storage.disk import Disk
 
 
 def read(data_path: Path, content: str | bytes) -> Metadata:
     """What `load` makes of a file with this content."""
     (data_path / "nsqd.dat").write_bytes(content.encode() if isinstance(content, str) else content)
-    return load(str(data_path))
+    return load(Disk(), str(data_path))
+
+
+class NotingDisk(Disk):
+    """Notes what is synced, and whether the file was in its place then."""
+
+    def __init__(self) -> None:
+        self.synced: list[str] = []
+        self.in_place: list[bool] = []
+
+    def sync(self, file: int) -> None:
+        """A file."""
+        self.synced.append(f"{os.fstat(file).st_size} bytes")
+        self.in_place.append(os.path.exists(os.readlink(f"/proc/self/fd/{file}").removesuffix(".tmp")))
+        super().sync(file)
+
+    def sync_directory(self, path: str) -> None:
+        """A directory."""
+        self.synced.append("directory")
+        self.in_place.append(os.path.exists(f"{path}/nsqd.dat"))
+        super().sync_directory(path)
 
 
 def test_missing_file_is_a_fresh_start(tmp_path: Path) -> None:
     """Without a file there are no topics."""
-    assert Metadata() == load(str(tmp_path))
+    assert Metadata() == load(Disk(), str(tmp_path))
 
 
 def test_written_as_nsq_writes_it(tmp_path: Path) -> None:
@@ -27,7 +47,7 @@ def test_written_as_nsq_writes_it(tmp_path: Path) -> None:
         TopicState("u", paused=True),
     ]
 
-    save(str(tmp_path), Metadata(topics))
+    save(Disk(), str(tmp_path), Metadata(topics))
 
     assert (
         b'{"topics":[{"name":"t","paused":false,"channels":[{"name":"c","paused":true}]},'
@@ -39,7 +59,7 @@ def test_written_as_nsq_writes_it(tmp_path: Path) -> None:
 
 def test_nothing_to_write(tmp_path: Path) -> None:
     """Without topics the list is null."""
-    save(str(tmp_path), Metadata())
+    save(Disk(), str(tmp_path), Metadata())
 
     assert b'{"topics":null,"version":"1.3.0"}' == (tmp_path / "nsqd.dat").read_bytes()
 
@@ -49,9 +69,9 @@ def test_ephemeral_names_are_not_written(tmp_path: Path) -> None:
     ephemeral = TopicState("e#ephemeral", channels=[ChannelState("c")])
     ordinary = TopicState("t", channels=[ChannelState("x#ephemeral"), ChannelState("c")])
 
-    save(str(tmp_path), Metadata([ephemeral, ordinary]))
+    save(Disk(), str(tmp_path), Metadata([ephemeral, ordinary]))
 
-    assert [TopicState("t", channels=[ChannelState("c")])] == load(str(tmp_path)).topics
+    assert [TopicState("t", channels=[ChannelState("c")])] == load(Disk(), str(tmp_path)).topics
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -59,33 +79,21 @@ def test_round_trip(tmp_path: Path) -> None:
     metadata = Metadata(
         [TopicState("a", paused=True, channels=[ChannelState("b"), ChannelState("c", paused=True)])]
     )
-    save(str(tmp_path), Metadata([TopicState("old")]))
-    save(str(tmp_path), metadata)
+    save(Disk(), str(tmp_path), Metadata([TopicState("old")]))
+    save(Disk(), str(tmp_path), metadata)
 
-    assert metadata == load(str(tmp_path))
+    assert metadata == load(Disk(), str(tmp_path))
 
 
-def test_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_power_cut(tmp_path: Path) -> None:
     """The content is on the disk before the file takes the old one's place, and then the directory is synced."""
-    steps: list[str] = []
-    synced, replaced = os.fsync, os.replace
+    disk = NotingDisk()
 
-    def sync(file: int) -> None:
-        steps.append(
-            "directory" if stat.S_ISDIR(os.fstat(file).st_mode) else f"{os.fstat(file).st_size} bytes"
-        )
-        synced(file)
-
-    def replace(path: str, target: str) -> None:
-        steps.append("replace")
-        replaced(path, target)
-
-    monkeypatch.setattr(os, "fsync", sync)
-    monkeypatch.setattr(os, "replace", replace)
-    save(str(tmp_path), Metadata())
+    save(disk, str(tmp_path), Metadata())
 
     size = (tmp_path / "nsqd.dat").stat().st_size
-    assert [f"{size} bytes", "replace", "directory"] == steps
+    assert [f"{size} bytes", "directory"] == disk.synced
+    assert disk.in_place == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -159,7 +167,7 @@ def test_unreadable_file(tmp_path: Path) -> None:
     path.mkdir()
 
     with pytest.raises(MetadataError, match=f"^failed to read metadata from {path} - Is a directory$"):
-        load(str(tmp_path))
+        load(Disk(), str(tmp_path))
 
 
 def test_failed_write_leaves_nothing(tmp_path: Path) -> None:
@@ -168,7 +176,7 @@ def test_failed_write_leaves_nothing(tmp_path: Path) -> None:
     path.mkdir()
 
     with pytest.raises(MetadataError, match=f"^failed to write metadata to {path} - "):
-        save(str(tmp_path), Metadata())
+        save(Disk(), str(tmp_path), Metadata())
 
     assert [tmp_path / "nsqd.dat"] == list(tmp_path.iterdir())
 
@@ -176,4 +184,4 @@ def test_failed_write_leaves_nothing(tmp_path: Path) -> None:
 def test_data_path_is_gone(tmp_path: Path) -> None:
     """Writing into a directory that does not exist is a MetadataError too."""
     with pytest.raises(MetadataError, match="No such file or directory"):
-        save(str(tmp_path / "gone"), Metadata())
+        save(Disk(), str(tmp_path / "gone"), Metadata())

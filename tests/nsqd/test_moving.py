@@ -15,7 +15,7 @@ from nsqkit.nsqd.core.session import Outlet, Session
 from nsqkit.nsqd.core.settings import SECOND, Settings
 from nsqkit.nsqd.core.store import StoreError
 from nsqkit.nsqd.storage.disk import Disk
-from nsqkit.nsqd.storage.diskqueue import StoredMessage, queue_files, write_queue
+from nsqkit.nsqd.storage.diskqueue import StoredMessage, find_queues, queue_files, write_queue
 from nsqkit.nsqd.storage.files import FileStorage
 from nsqkit.wire.frames import MESSAGE, FrameReader
 
@@ -71,7 +71,7 @@ class Node:
     def move_in(self) -> int:
         """Import what NSQ left; a daemon saves its metadata after that."""
         log = Log(write=self.lines.append)
-        return moving.import_queues(self.path, self.broker, self.storage, log, NOW)
+        return moving.import_queues(self.path, find_queues(self.path), self.broker, self.storage, log, NOW)
 
     def crash(self) -> None:
         """Start again with nothing but the files, and the names that nsqd.dat has."""

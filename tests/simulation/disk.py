@@ -324,14 +324,18 @@ class SimulatedDisk(Disk):
         directory.change("", name, inode)
         file = self.take(temporary, inode)
         try:
-            written = 0
-            while written < len(content):
-                written += self.write(file, [content[written:]], written)
-            if sync:
-                self.sync(file)
-        finally:
-            self.close(file)
-        self.rename(temporary, path)
+            try:
+                written = 0
+                while written < len(content):
+                    written += self.write(file, [content[written:]], written)
+                if sync:
+                    self.sync(file)
+            finally:
+                self.close(file)
+            self.rename(temporary, path)
+        except OSError:
+            directory.change(name, "", None)
+            raise
         if sync:
             self.sync_directory(os.path.dirname(path))
 
@@ -392,7 +396,7 @@ class SimulatedDisk(Disk):
         self._step("free_bytes", path)
         return self.free
 
-    # -- inside, and for the functions of the system that simulation/system.py stands for
+    # -- inside
 
     def alter(self, call: str, path: str) -> None:
         """The disk is about to be changed by this call, or to be synced."""
@@ -416,10 +420,6 @@ class SimulatedDisk(Disk):
             return isinstance(self._find(path), Directory)
         except FileNotFoundError:
             return False
-
-    def descriptor_of_directory(self, path: str) -> int:
-        """Open a directory, to sync it."""
-        return self.take(path, self._find(path))
 
     def _step(self, call: str, path: str) -> None:
         faults = self._faults.get(call)

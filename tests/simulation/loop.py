@@ -109,6 +109,10 @@ class Loop:
         executor.submit(function, *args).listener = future.set_result
         return future
 
+    async def create_server(self, *_: object, **__: object) -> NoServer:
+        """Connections are made without one."""
+        return NoServer()
+
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Nothing may fail unheard. What a killed process left undone is no failure."""
         error = context.get("exception")
@@ -158,6 +162,13 @@ class Loop:
         task.result()
 
 
+class NoServer:
+    """What listens, without a socket."""
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
 @contextmanager
 def running(loop: Loop) -> Iterator[None]:
     """What runs inside the block finds this loop with `asyncio.get_running_loop`."""
@@ -203,7 +214,7 @@ class Promise:
 class Executor:
     """One thread's work, done in order."""
 
-    def __init__(self, _: int, name: str) -> None:
+    def __init__(self, name: str) -> None:
         loop: object = asyncio.get_running_loop()
         assert isinstance(loop, Loop)
         self.loop = loop

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from random import Random
-from typing import Any, cast
+from typing import Any
 
-from nsqkit.clock import Clock
-from nsqkit.listen import Listener
 from nsqkit.log import Level, Log
 from nsqkit.nsqd.connection import Connection
 from nsqkit.nsqd.core.channel import Channel
@@ -17,7 +14,6 @@ from nsqkit.nsqd.turns import Turns
 from nsqkit.options.duration import Duration
 from nsqkit.wire.message import NOWHERE, Message
 from tests.simulation.disk import ROOT
-from tests.simulation.loop import Loop
 
 
 class Lines(Log):
@@ -33,26 +29,8 @@ class Lines(Log):
             self.lines.append(f"{level.name}: {text}")
 
 
-class NoSocket:
-    """Nobody listens."""
-
-    def close(self) -> None:
-        """Nothing to do."""
-
-
 class Process(Nsqd):
     """One nsqd, from its start to its end."""
-
-    def __init__(self, options: NsqdOptions, loop: Loop, log: Log, chance: Random) -> None:
-        super().__init__(options, log)
-        self.clock = Clock(lambda: loop.now, lambda: loop.now)
-        self._chance = chance
-
-    def _listen(self, address: str) -> Listener:
-        return Listener(cast("Any", NoSocket()), address, 1)
-
-    async def _serve_tcp(self, _: Listener) -> None:
-        self.broker.settings.random = self._chance
 
     @property
     def turns(self) -> Turns:
@@ -63,6 +41,11 @@ class Process(Nsqd):
     def connections(self) -> set[Connection]:
         """The open ones."""
         return self._connections
+
+    def carried(self) -> int:
+        """How often leftovers were carried forward, since this was asked last."""
+        count, self._keeper.carried_count = self._keeper.carried_count, 0
+        return count
 
     def there(self) -> dict[str, dict[str, bool]]:
         """Its topics and channels, and whether these are paused."""

@@ -12,25 +12,25 @@ import os
 import socket
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Self
 
-from nsqkit.clock import Clock
 from nsqkit.errors import StartError
 from nsqkit.gojson import encode_json
-from nsqkit.listen import Listener, listen
+from nsqkit.listen import Listener
 from nsqkit.log import Level, Log
 from nsqkit.nsqd import metadata, moving
 from nsqkit.nsqd.connection import Connection
 from nsqkit.nsqd.core.batch import FAILED, Batch, Publisher
 from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.core.store import StoreError
-from nsqkit.nsqd.datapath import DataPathLock, topic_directory, topic_of_directory
+from nsqkit.nsqd.datapath import topic_directory, topic_of_directory
 from nsqkit.nsqd.housekeeping import Housekeeping
 from nsqkit.nsqd.lookup import Lookup
+from nsqkit.nsqd.machine import BACKLOG, Lock, Machine
 from nsqkit.nsqd.memory import GcPauses
 from nsqkit.nsqd.options import NsqdOptions
 from nsqkit.nsqd.settings import settings_of
-from nsqkit.nsqd.storage.disk import Disk
+from nsqkit.nsqd.storage.diskqueue import queues_among
 from nsqkit.nsqd.storage.files import FileStorage
 from nsqkit.nsqd.turns import Turns
 from nsqkit.options.duration import Duration
@@ -41,16 +41,16 @@ from nsqkit.wire.errors import PublishFailed
 if TYPE_CHECKING:
     from nsqkit.web.server import HttpServer
 
-BACKLOG: Final = 4096  # connections waiting to be accepted
-
 
 class Nsqd:
     """One nsqd. Start it with `start` or `async with`; StartError says why it can't."""
 
-    def __init__(self, options: NsqdOptions | None = None, log: Log | None = None) -> None:
+    def __init__(
+        self, options: NsqdOptions | None = None, log: Log | None = None, machine: Machine | None = None
+    ) -> None:
         self.options = options or NsqdOptions()
         self.log = log or Log(self.options.log_prefix, self.options.log_level)
-        self.clock = Clock()
+        self.machine = machine or Machine()
         self.started_at = self.now()
         self.tcp_port = -1
         self.http_port = 0
@@ -59,7 +59,7 @@ class Nsqd:
         self.gc_pauses = GcPauses()
         self.broker: Broker
         self.storage: FileStorage
-        self._lock: DataPathLock | None = None
+        self._lock: Lock | None = None
         self._loop: asyncio.AbstractEventLoop
         self._connections: set[Connection] = set()
         self._turns: Turns
@@ -75,7 +75,7 @@ class Nsqd:
     async def start(self) -> None:
         """Lock the data path, take over what is there, and serve."""
         self._loop = asyncio.get_running_loop()
-        self._lock = DataPathLock(self.options.data_path)
+        self._lock = self.machine.lock(self.options.data_path)
         try:
             self.gc_pauses.start()
             self.log.info(version_line("nsqd"))
@@ -96,15 +96,16 @@ class Nsqd:
         self._keeper.after_turn()  # what a killed process wrote is still to be synced
 
     def _listen(self, address: str) -> Listener:
-        listener = listen(address, BACKLOG)
+        listener = self.machine.listen(address)
         self._listeners.append(listener)
         return listener
 
     def _load(self) -> None:
         """Bring back what was there before: metadata, journal, logs, and what an NSQ left."""
         options = self.options
+        disk = self.machine.disk
         storage = FileStorage(
-            Disk(),
+            disk,
             self.data_path,
             lambda topic: topic_directory(self.data_path, topic),
             self.log.warning,
@@ -113,7 +114,8 @@ class Nsqd:
         )
         self.storage = storage
         self.broker = Broker(settings_of(options), storage)
-        self._keeper = Housekeeping(self.broker, storage, options, self.log, self.turn)
+        self.broker.settings.random = self.machine.random
+        self._keeper = Housekeeping(self.broker, storage, options, self.log, self.turn, self.machine)
         self._lookup = Lookup(
             self.broker,
             self.log,
@@ -123,16 +125,13 @@ class Nsqd:
             request_timeout=Duration(options.http_client_request_timeout),
             resolve_interval=Duration(options.lookupd_resolve_interval),
         )
-        self._turns = Turns(self.broker, self.clock, self._save_metadata, self._keeper.after_turn)
+        self._turns = Turns(self.broker, self.machine.clock, self._save_metadata, self._keeper.after_turn)
         try:
-            known = metadata.load(self.data_path)
+            known = metadata.load(disk, self.data_path)
             for warning in known.warnings:
                 self.log.warning(warning)
-            found = [
-                t
-                for name in os.listdir(self.data_path)
-                if self._is_log(name) and (t := topic_of_directory(name))
-            ]
+            entries = disk.names(self.data_path)
+            found = [t for name in entries if self._is_log(name) and (t := topic_of_directory(name))]
             names = {topic.name for topic in known.topics}.union(found)
             replayed = storage.replay_journal(names.__contains__)
             if replayed:
@@ -144,14 +143,14 @@ class Nsqd:
                     f"TOPIC({name}): its log is there, but nsqd.dat does not name it; it is back"
                 )
                 self._restore(metadata.TopicState(name))
-            moving.import_queues(self.data_path, self.broker, storage, self.log, self.now())
+            queues = queues_among(entries)
+            moving.import_queues(self.data_path, queues, self.broker, storage, self.log, self.now())
             self._save_metadata()
         except (metadata.MetadataError, StoreError, OSError) as error:
             raise StartError(str(error)) from error
 
     def _is_log(self, name: str) -> bool:
-        path = os.path.join(self.data_path, name)
-        return os.path.isdir(path) and any(file.endswith(".log") for file in os.listdir(path))
+        return any(file.endswith(".log") for file in self.machine.disk.names(f"{self.data_path}/{name}"))
 
     def _restore(self, topic: metadata.TopicState) -> None:
         channels = {channel.name: channel.paused for channel in topic.channels}
@@ -240,7 +239,7 @@ class Nsqd:
 
     def now(self) -> int:
         """Nanoseconds since the epoch, as everything in this daemon sees them."""
-        return self.clock.now()
+        return self.machine.clock.now()
 
     def turn(self) -> None:
         """Do what is due, and answer: to be called after a change made from outside a session."""
@@ -259,7 +258,7 @@ class Nsqd:
             if not topic.ephemeral
         ]
         try:
-            metadata.save(self.data_path, metadata.Metadata(topics))
+            metadata.save(self.machine.disk, self.data_path, metadata.Metadata(topics))
         except metadata.MetadataError as error:
             self.broker.metadata_dirty = True
             if self.broker.health != str(error):

@@ -172,7 +172,7 @@ def _write(
             lost += owed.lost()
         if topic.store is not None:
             topic.store.close()
-    metadata.save(target, metadata.Metadata(topics))  # last: it makes a data path of the rest
+    metadata.save(Disk(), target, metadata.Metadata(topics))  # last: it makes a data path of the rest
     print(f"{total} messages in all")
     return 1 if lost else 0
 
@@ -187,7 +187,7 @@ def _check_target(data_path: str, target: str) -> None:
 
 def _topics(data_path: str) -> list[metadata.TopicState]:
     """The topics that nsqd would have after a start, sorted."""
-    known = metadata.load(data_path)
+    known = metadata.load(Disk(), data_path)
     for warning in known.warnings:
         _say(warning)
     topics = {topic.name: topic for topic in known.topics}

@@ -7,10 +7,9 @@ checkpoint  of topics that changed, twice in each --checkpoint-interval
 
 import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
-from time import thread_time
 from typing import Final, Protocol
 
 from nsqkit.log import Log
@@ -19,6 +18,7 @@ from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.core.ledger import carry_forward, record, save_memory
 from nsqkit.nsqd.core.store import StoreError
 from nsqkit.nsqd.core.topic import Topic
+from nsqkit.nsqd.machine import Machine
 from nsqkit.nsqd.options import Durability, NsqdOptions
 from nsqkit.nsqd.storage.files import FileStorage
 from nsqkit.options.duration import SECOND
@@ -42,8 +42,15 @@ class Housekeeping:
     """The timers and threads of one daemon's storage. `turn` runs a turn of the broker."""
 
     def __init__(
-        self, broker: Broker, storage: FileStorage, options: NsqdOptions, log: Log, turn: Callable[[], None]
+        self,
+        broker: Broker,
+        storage: FileStorage,
+        options: NsqdOptions,
+        log: Log,
+        turn: Callable[[], None],
+        machine: Machine,
     ) -> None:
+        self.carried_count = 0  # times that leftovers were copied to the end of a log
         self._synchronous = options.durability is Durability.FSYNC
         self._broker = broker
         self._storage = storage
@@ -55,15 +62,16 @@ class Housekeeping:
         self._log = log
         self._turn = turn
         self._loop = asyncio.get_running_loop()
-        self._commits = ThreadPoolExecutor(1, "nsqd-commit")
-        self._syncs = ThreadPoolExecutor(1, "nsqd-sync")
-        self._checkpoints = ThreadPoolExecutor(1, "nsqd-checkpoint")  # which must not wait for a slow sync
+        self._commits = machine.executor("nsqd-commit")
+        self._syncs = machine.executor("nsqd-sync")
+        self._checkpoints = machine.executor("nsqd-checkpoint")  # which must not wait for a slow sync
         self._committing: asyncio.Future[str] | None = None
         self._syncing: asyncio.Future[None] | None = None
         self._checkpointing: asyncio.Future[None] | None = None
         self._sync_timer: asyncio.TimerHandle | None = None
         self._checkpoint_timer: asyncio.TimerHandle | None = None
         self._complaints: dict[str, str] = {}  # by what fails
+        self._cpu_time = machine.cpu_time
         self._stopping = False
 
     def after_turn(self) -> None:
@@ -144,9 +152,9 @@ class Housekeeping:
 
     def _checkpoint(self) -> None:
         self._checkpoint_timer = None
-        began = thread_time()
+        began = self._cpu_time()
         topics = self._write_down(leave_old=True)
-        took = thread_time() - began
+        took = self._cpu_time() - began
         jobs = self._storage.take_jobs()
         self._checkpointing = self._loop.run_in_executor(self._checkpoints, _run_all, jobs)
         self._checkpointing.add_done_callback(lambda _: self._checkpointed(jobs, topics, took))
@@ -177,7 +185,11 @@ class Housekeeping:
 
     def _carry(self, topic: Topic) -> None:
         assert topic.store is not None
-        error = _attempt(partial(carry_forward, topic, topic.store))
+        error = ""
+        try:
+            self.carried_count += carry_forward(topic, topic.store)
+        except StoreError as failure:
+            error = str(failure)
         self._complain(f"copying leftovers of {topic.name}", error)
 
     # -- both

@@ -9,13 +9,13 @@ Without topics or channels the list is null. Ephemeral names are never written.
 """
 
 import os
-import tempfile
 from typing import Final
 
 import msgspec
 
 from nsqkit.errors import NsqkitError
 from nsqkit.names import is_ephemeral, valid_name
+from nsqkit.nsqd.storage.disk import Disk
 from nsqkit.version import NSQ_VERSION
 
 FILE_NAME: Final = "nsqd.dat"
@@ -52,7 +52,7 @@ def path_of(data_path: str) -> str:
     return os.path.join(data_path, FILE_NAME)
 
 
-def load(data_path: str) -> Metadata:
+def load(disk: Disk, data_path: str) -> Metadata:
     """What the file says; nothing if there is none. Invalid names are left out, with a warning.
 
     Raises MetadataError if the file can't be read or is not the JSON it should be: to go on without its topics
@@ -60,12 +60,11 @@ def load(data_path: str) -> Metadata:
     """
     path = path_of(data_path)
     try:
-        with open(path, "rb") as file:
-            content = file.read()
-    except FileNotFoundError:
-        return Metadata()
+        content = disk.load(path)
     except OSError as error:
         raise MetadataError(f"failed to read metadata from {path} - {error.strerror}") from error
+    if content is None:
+        return Metadata()
     try:
         read = msgspec.json.decode(content, type=_File | None)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -73,7 +72,7 @@ def load(data_path: str) -> Metadata:
     return _checked(read or _File())
 
 
-def save(data_path: str, metadata: Metadata) -> None:
+def save(disk: Disk, data_path: str, metadata: Metadata) -> None:
     """Replace the file. A reader, also one after a crash, finds the old content or the new one, never a part.
 
     Returns only after the file and its directory entry are on the disk, whatever the durability mode: a power cut may
@@ -81,7 +80,7 @@ def save(data_path: str, metadata: Metadata) -> None:
     """
     path = path_of(data_path)
     try:
-        _replace(path, _encode(metadata))
+        disk.replace(path, _encode(metadata), sync=True)
     except OSError as error:
         raise MetadataError(f"failed to write metadata to {path} - {error.strerror}") from error
 
@@ -133,27 +132,3 @@ def _encode(metadata: Metadata) -> bytes:
         if not is_ephemeral(topic.name)
     ]
     return msgspec.json.encode({"topics": topics or None, "version": NSQ_VERSION})
-
-
-def _replace(path: str, content: bytes) -> None:
-    directory = os.path.dirname(path) or os.curdir
-    # mkstemp creates with mode 0600, the mode NSQ gives the file.
-    descriptor, temporary = tempfile.mkstemp(prefix=f"{FILE_NAME}.", suffix=".tmp", dir=directory)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(descriptor)
-        os.replace(temporary, path)
-    except OSError:
-        os.unlink(temporary)
-        raise
-    _sync_directory(directory)
-
-
-def _sync_directory(directory: str) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

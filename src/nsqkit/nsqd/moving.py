@@ -6,6 +6,7 @@ loss.
 """
 
 import os
+from collections.abc import Sequence
 from typing import Final
 
 from nsqkit.log import Log
@@ -16,17 +17,18 @@ from nsqkit.nsqd.core.queue import ReadyQueue
 from nsqkit.nsqd.core.store import StoreError
 from nsqkit.nsqd.core.topic import Topic
 from nsqkit.nsqd.datapath import IMPORTED
-from nsqkit.nsqd.storage.diskqueue import Queue, QueueReader, StoredMessage, find_queues, queue_files
+from nsqkit.nsqd.storage.diskqueue import Queue, QueueReader, StoredMessage, queue_files
 from nsqkit.nsqd.storage.files import FileStorage
 from nsqkit.wire.message import Message
 
 BLOCK: Final = 1 << 20  # bytes imported between two writes
 
 
-def import_queues(data_path: str, broker: Broker, storage: FileStorage, log: Log, now: int) -> int:
-    """Take over every queue that NSQ left; returns how many messages came along. StoreError, OSError."""
+def import_queues(
+    data_path: str, queues: Sequence[Queue], broker: Broker, storage: FileStorage, log: Log, now: int
+) -> int:
+    """Take over these queues that NSQ left; returns how many messages came along. StoreError, OSError."""
     total = 0
-    queues = find_queues(data_path)
     for queue in queues:
         if queue.channel is not None:
             broker.topic(queue.topic).channel(queue.channel, now)  # it gets what waits in the topic, too

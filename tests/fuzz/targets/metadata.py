@@ -4,6 +4,7 @@ import os
 
 from nsqkit.names import is_ephemeral, valid_name
 from nsqkit.nsqd.metadata import ChannelState, Metadata, MetadataError, TopicState, load, path_of, save
+from nsqkit.nsqd.storage.disk import Disk
 from tests.fuzz.source import same
 from tests.fuzz.targets.diskqueue import scratch
 
@@ -14,7 +15,7 @@ def check(data: bytes) -> None:
         with open(path_of(path), "wb") as file:
             file.write(data)
         try:
-            metadata = load(path)
+            metadata = load(Disk(), path)
         except MetadataError as error:
             same(True, path_of(path) in str(error))
             return
@@ -22,8 +23,8 @@ def check(data: bytes) -> None:
             assert valid_name(topic.name)
             assert all(valid_name(channel.name) for channel in topic.channels)
         assert all(warning.isprintable() for warning in metadata.warnings)
-        save(path, metadata)
-        assert _kept(metadata) == load(path)
+        save(Disk(), path, metadata)
+        assert _kept(metadata) == load(Disk(), path)
         assert os.listdir(path) == ["nsqd.dat"]
 
 

@@ -28,7 +28,7 @@ def check(data: bytes) -> None:
     with scratch() as path:
         put(path, name, meta, content)
         messages, _ = read_queue(path, name, BLOCK)
-        count = import_queues(path, broker, house.storage, Log("", Level.FATAL), NOW)
+        count = import_queues(path, find_queues(path), broker, house.storage, Log("", Level.FATAL), NOW)
         kept = not name.startswith("e#")
         assert count == (len(messages) if kept else 0)
         assert not find_queues(path)

@@ -16,6 +16,7 @@ from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.core.settings import Durability, Settings
 from nsqkit.nsqd.core.store import StoreError
 from nsqkit.nsqd.housekeeping import Housekeeping
+from nsqkit.nsqd.machine import Machine
 from nsqkit.nsqd.storage.journal import Journal
 from nsqkit.nsqd.storage.segment import BATCH_HEADER
 
@@ -209,7 +210,7 @@ class Keeper:
         self.broker = Broker(settings, self.storage)
         chosen = options.NsqdOptions(durability=options.Durability.FSYNC)
         log = Log("[nsqd] ", write=self.lines.write)
-        self.keeping = Housekeeping(self.broker, self.storage, chosen, log, self.turn)
+        self.keeping = Housekeeping(self.broker, self.storage, chosen, log, self.turn, Machine())
 
     def turn(self) -> None:
         """What the daemon's turns do."""

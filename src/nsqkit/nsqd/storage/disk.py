@@ -71,14 +71,18 @@ class Disk:
             os.unlink(temporary)
             file = os.open(temporary, flags, 0o600)
         try:
-            written = 0
-            while written < len(content):
-                written += os.write(file, content[written:])
-            if sync:
-                self.sync(file)
-        finally:
-            os.close(file)
-        os.replace(temporary, path)
+            try:
+                written = 0
+                while written < len(content):
+                    written += os.write(file, content[written:])
+                if sync:
+                    self.sync(file)
+            finally:
+                os.close(file)
+            os.replace(temporary, path)
+        except OSError:
+            os.unlink(temporary)  # it may have filled the disk
+            raise
         if sync:
             self.sync_directory(os.path.dirname(path))
 
@@ -91,10 +95,10 @@ class Disk:
             return None
 
     def names(self, path: str) -> list[str]:
-        """What a directory holds, sorted; nothing if it does not exist."""
+        """What a directory holds, sorted; nothing if it is none."""
         try:
             return sorted(os.listdir(path))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
 
     def make_directory(self, path: str) -> bool:

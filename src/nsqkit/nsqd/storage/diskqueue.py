@@ -94,8 +94,13 @@ class Meta(NamedTuple):
 
 def find_queues(data_path: str) -> list[Queue]:
     """The queues that have files in a data path, a topic's own before its channels'. Raises OSError."""
+    return queues_among(os.listdir(data_path or os.curdir))
+
+
+def queues_among(entries: Iterable[str]) -> list[Queue]:
+    """The queues to which files of these names belong, a topic's own before its channels'."""
     names: set[str] = set()
-    for entry in os.listdir(data_path or os.curdir):
+    for entry in entries:
         match = _FILE_NAME.fullmatch(entry)
         if match is not None:
             names.add(match[1])

@@ -1,0 +1,47 @@
+"""The machine that one nsqd runs on: its clock, disk, threads, listening sockets and the lock of the data path.
+
+`Nsqd` takes all of them from the object that it is given, and nothing beside them from the system but the event loop.
+So a simulation, or a test that has its own time, gives it another machine.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from random import Random
+from time import thread_time
+from typing import Final, Protocol
+
+from nsqkit.clock import Clock
+from nsqkit.listen import Listener, listen
+from nsqkit.nsqd.datapath import DataPathLock
+from nsqkit.nsqd.storage.disk import Disk
+
+BACKLOG: Final = 4096  # connections waiting to be accepted
+
+
+class Lock(Protocol):
+    """The right to use a data path."""
+
+    def release(self) -> None:
+        """Let others use it. Does nothing the second time."""
+
+
+class Machine:
+    """The real one."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.disk = Disk()
+        self.random = Random()  # noqa: S311 - sampling, not secrets
+        self.cpu_time: Callable[[], float] = thread_time  # seconds of CPU that this thread has used
+
+    def executor(self, name: str) -> Executor:
+        """A thread for jobs that are done one after the other."""
+        return ThreadPoolExecutor(1, name)
+
+    def listen(self, address: str) -> Listener:
+        """A socket that takes connections. StartError."""
+        return listen(address, BACKLOG)
+
+    def lock(self, data_path: str) -> Lock:
+        """Nobody else may use this directory from here on. StartError."""
+        return DataPathLock(data_path)
