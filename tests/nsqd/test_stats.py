@@ -102,7 +102,7 @@ def test_nothing(broker):
 
 def test_health(broker):
     """The last error of the disk is shown."""
-    broker.health = "disk full"
+    broker.health.set("writing t", "disk full")
 
     assert "NOK - disk full" == look(broker).health
 

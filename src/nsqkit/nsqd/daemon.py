@@ -12,7 +12,7 @@ import os
 import socket
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from nsqkit.errors import StartError
 from nsqkit.gojson import encode_json
@@ -22,6 +22,7 @@ from nsqkit.nsqd import metadata, moving
 from nsqkit.nsqd.connection import Connection
 from nsqkit.nsqd.core.batch import FAILED, Batch, Publisher
 from nsqkit.nsqd.core.broker import Broker
+from nsqkit.nsqd.core.health import Health
 from nsqkit.nsqd.core.store import StoreError
 from nsqkit.nsqd.datapath import topic_directory, topic_of_directory
 from nsqkit.nsqd.housekeeping import Housekeeping
@@ -41,6 +42,8 @@ from nsqkit.wire.errors import PublishFailed
 if TYPE_CHECKING:
     from nsqkit.web.server import HttpServer
 
+METADATA: Final = "nsqd.dat"  # cause of bad health: topics and channels can't be written down
+
 
 class Nsqd:
     """One nsqd. Start it with `start` or `async with`; StartError says why it can't."""
@@ -57,6 +60,7 @@ class Nsqd:
         self.data_path = self.options.data_path or os.getcwd()
         self.profiler = Profiler()
         self.gc_pauses = GcPauses()
+        self.health = Health()
         self.broker: Broker
         self.storage: FileStorage
         self._lock: Lock | None = None
@@ -111,9 +115,11 @@ class Nsqd:
             self.log.warning,
             options.max_bytes_per_file,
             options.min_free_space,
+            self.health,
         )
+        storage.look()
         self.storage = storage
-        self.broker = Broker(settings_of(options), storage)
+        self.broker = Broker(settings_of(options), storage, self.health)
         self.broker.settings.random = self.machine.random
         self._keeper = Housekeeping(self.broker, storage, options, self.log, self.turn, self.machine)
         self._lookup = Lookup(
@@ -261,9 +267,11 @@ class Nsqd:
             metadata.save(self.machine.disk, self.data_path, metadata.Metadata(topics))
         except metadata.MetadataError as error:
             self.broker.metadata_dirty = True
-            if self.broker.health != str(error):
-                self.broker.health = str(error)
+            if METADATA not in self.health.reasons:
                 self.log.error(str(error))
+            self.health.set(METADATA, str(error))
+        else:
+            self.health.clear(METADATA)
 
     # -- for the HTTP side and for those who embed it
 

@@ -14,7 +14,8 @@ from typing import Final, Protocol
 
 from nsqkit.log import Log
 from nsqkit.nsqd.core.batch import Batch
-from nsqkit.nsqd.core.broker import Broker
+from nsqkit.nsqd.core.broker import JOURNAL, Broker
+from nsqkit.nsqd.core.health import READING, WRITING
 from nsqkit.nsqd.core.ledger import carry_forward, record, save_memory
 from nsqkit.nsqd.core.store import StoreError
 from nsqkit.nsqd.core.topic import Topic
@@ -23,6 +24,7 @@ from nsqkit.nsqd.options import Durability, NsqdOptions
 from nsqkit.nsqd.storage.files import FileStorage
 from nsqkit.options.duration import SECOND
 
+LOOK_AGAIN_S: Final = 1.0  # between two looks while something is wrong
 SHARE: Final = 20  # checkpoints may take one part in so many of the time
 
 
@@ -70,6 +72,8 @@ class Housekeeping:
         self._checkpointing: asyncio.Future[None] | None = None
         self._sync_timer: asyncio.TimerHandle | None = None
         self._checkpoint_timer: asyncio.TimerHandle | None = None
+        self._health_timer: asyncio.TimerHandle | None = None
+        self._probing: asyncio.Future[list[str]] | None = None
         self._complaints: dict[str, str] = {}  # by what fails
         self._cpu_time = machine.cpu_time
         self._stopping = False
@@ -86,8 +90,33 @@ class Housekeeping:
                 self._sync()
             elif self._sync_timer is None:
                 self._sync_timer = self._loop.call_later(self._sync_timeout, self._sync)
+        if self._broker.health.reasons and self._health_timer is None:
+            self._health_timer = self._loop.call_later(LOOK_AGAIN_S, self._look_again)
         if self._broker.dirty and self._checkpoint_timer is None and self._checkpointing is None:
             self._checkpoint_timer = self._loop.call_later(self._checkpoint_pause, self._checkpoint)
+
+    # -- bad health
+
+    def _look_again(self) -> None:
+        """See whether what failed works again, without waiting for somebody to publish."""
+        self._storage.look()
+        broker = self._broker
+        for topic in broker.health.topics(READING):
+            if topic in broker.topics:
+                broker.topics[topic].reread()
+        if JOURNAL in broker.health.reasons and self._committing is None:
+            self._commit()
+        self._probing = self._loop.run_in_executor(
+            self._checkpoints, self._storage.probe, broker.health.topics(WRITING)
+        )
+        self._probing.add_done_callback(self._looked)
+
+    def _looked(self, done: asyncio.Future[list[str]]) -> None:
+        self._health_timer = self._probing = None
+        for topic in done.result():
+            self._broker.health.clear(WRITING + topic)
+        if not self._stopping:
+            self._turn()  # nsqd.dat is tried again, if that is what failed
 
     # -- the journal
 
@@ -99,7 +128,7 @@ class Housekeeping:
         if any(batch.count == 0 for _, batch in self._broker.unsynced):
             group = self._broker.take_unsynced()
             error = self._commits.submit(self._write_journal, group).result()
-            self._complain("the journal", error)
+            self._complain(JOURNAL, error)
             self._broker.synced(group, error)
 
     def _commit(self) -> None:
@@ -117,7 +146,7 @@ class Housekeeping:
     def _committed(self, group: list[tuple[str, Batch]], done: asyncio.Future[str]) -> None:
         self._committing = None
         error = done.result()
-        self._complain("the journal", error)
+        self._complain(JOURNAL, error)
         self._broker.synced(group, error)
         self._turn()
 
@@ -190,6 +219,8 @@ class Housekeeping:
             self.carried_count += carry_forward(topic, topic.store)
         except StoreError as failure:
             error = str(failure)
+        if error:
+            topic.note_change()  # try again
         self._complain(f"copying leftovers of {topic.name}", error)
 
     # -- both
@@ -206,18 +237,21 @@ class Housekeeping:
         if error != self._complaints.get(what, ""):
             self._complaints[what] = error
             if error:
-                self._broker.health = error
+                self._broker.health.set(what, error)
                 self._log.error(f"STORAGE: {error}")
             else:
+                self._broker.health.clear(what)
                 self._log.info(f"STORAGE: {what} works again")
 
     async def stop(self) -> None:
         """Wait for what is running; begin nothing new."""
         self._stopping = True
-        for timer in (self._sync_timer, self._checkpoint_timer):
+        for timer in (self._sync_timer, self._checkpoint_timer, self._health_timer):
             if timer is not None:
                 timer.cancel()
-        running = [f for f in (self._committing, self._syncing, self._checkpointing) if f is not None]
+        running = [
+            f for f in (self._committing, self._syncing, self._checkpointing, self._probing) if f is not None
+        ]
         if running:
             await asyncio.wait(running)
         while self._broker.unsynced:

@@ -120,7 +120,8 @@ class Filter(msgspec.Struct, kw_only=True):
 
 def health_text(broker: Broker) -> str:
     """`OK`, or what is wrong."""
-    return f"NOK - {broker.health}" if broker.health else "OK"
+    reason = broker.health.text()
+    return f"NOK - {reason}" if reason else "OK"
 
 
 def collect(broker: Broker, started_at: int, wanted: Filter, pauses: GcPauses | None, now: int) -> Stats:

@@ -48,7 +48,7 @@ class Turns:
         if broker.metadata_dirty:
             self._persist()
         broker.flush()
-        if broker.unsynced or broker.dirty:
+        if broker.unsynced or broker.dirty or broker.health.reasons:
             self._after()
         if broker.busy():
             self.schedule()

@@ -70,6 +70,7 @@ class PublishFailed(ClientError):
     def __init__(self, command: str, cause: str) -> None:
         super().__init__(f"{command} failed {cause}")
         self.command = command
+        self.cause = cause
 
     def frame_payload(self) -> bytes:
         """`E_PUB_FAILED PUB failed <cause>`, likewise for MPUB and DPUB."""

@@ -237,10 +237,10 @@ def test_failing_sync(node):
     assert b"E_PUB_FAILED PUB failed disk on fire" == client.error()
     assert b"E_MPUB_FAILED MPUB failed disk on fire" == other.error()
     assert ("closed", "closed") == (client.ended, other.ended)
-    assert "disk on fire" == node.broker.health
+    assert "disk on fire" == node.broker.health.text()
     node.client().send(pub(b"t", b"a"))
     node.sync()
-    assert "" == node.broker.health
+    assert "" == node.broker.health.text()
 
 
 @pytest.mark.parametrize("flavour", ["fsync"], indirect=True)

@@ -81,14 +81,14 @@ def test_failing_write(node, publish):
     failed = publish("t", b"lost")
     publisher.send(b"PUB t\n" + sized(b"lost too"))
 
-    assert (FAILED, "disk full", "disk full") == (failed.state, failed.cause, node.broker.health)
+    assert (FAILED, "disk full", "disk full") == (failed.state, failed.cause, node.broker.health.text())
     assert (b"E_PUB_FAILED PUB failed disk full", "closed") == (publisher.error(), publisher.ended)
     assert ([], 0) == (consumer.bodies(), node.topic("t").message_count)
 
     node.log("t").failure = ""
     publish("t", b"kept")
 
-    assert ([b"kept"], "") == (consumer.bodies(), node.broker.health)
+    assert ([b"kept"], "") == (consumer.bodies(), node.broker.health.text())
     assert [0] == [batch.first_position for batch in node.log("t").batches]
 
 
@@ -416,4 +416,4 @@ def test_what_waited_stays_in_memory_if_the_log_refuses(node, settings, publish)
     consumer.ready(10)
 
     assert numbers(7) == sorted(consumer.bodies())
-    assert "disk full" in node.broker.health
+    assert "disk full" in node.broker.health.text()

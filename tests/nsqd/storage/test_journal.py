@@ -333,7 +333,7 @@ class TestHousekeeping:
             keeper.keeping._sync()
             await keeper.rest()
             assert ["0001"] == keeper.files()
-            assert "sync failed" in keeper.broker.health
+            assert "sync failed" in keeper.broker.health.text()
 
             keeper.publish("good", b"two")
             await keeper.rest()

@@ -233,7 +233,7 @@ class TestReadErrors:
 
         consumer = life.consumer("t", "a")
         assert ({}, 3) == (consumer.held, life.channel("t", "a").queue.depth())
-        assert "can't be read" in life.broker.health
+        assert "can't be read" in life.broker.health.text()
         assert not life.broker.busy()
         assert life.now < life.broker.deadlines.next() <= life.now + SECOND
 
@@ -244,7 +244,7 @@ class TestReadErrors:
         life.now += SECOND
         life.turn()
         assert [b"1", b"2", b"3"] == [body for body, _, _ in consumer.held.values()]
-        assert "" == life.broker.health
+        assert "" == life.broker.health.text()
         assert 0 == life.channel("t", "a").queue.lost_count
         life.channel("t", "a").check()
 
@@ -303,7 +303,7 @@ class TestReadErrors:
         life.disk.fail("read", errno.EIO, after=2, times=100)  # the log can be opened
 
         life.begin()
-        assert "can't be read" in life.broker.health
+        assert "can't be read" in life.broker.health.text()
         life.disk.heal()
         consumer = life.consumer("t", "a")
 

@@ -18,7 +18,7 @@ def test_ping(http, method):
 
 def test_ping_after_a_failed_write(http, nsqd):
     """The last error of the disk is said as plain text."""
-    nsqd.broker.health = "no space left on device"
+    nsqd.broker.health.set("writing t", "no space left on device")
 
     got = http.get("/ping")
 

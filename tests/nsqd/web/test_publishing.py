@@ -4,6 +4,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nsqkit.nsqd.core.store import StoreError
+
 NOW = 1_700_000_000 * 10**9
 TOO_LONG = "x" * 65
 
@@ -109,7 +111,7 @@ def test_body_breaks_off(http, nsqd):
 
 @pytest.mark.parametrize("path", ["/pub", "/mpub"])
 def test_failed_publish(http, nsqd, path):
-    """A publish that isn't kept is 503 EXITING whatever the reason, which is in the log."""
+    """While nsqd stops a publish is 503 EXITING, as with NSQ, and the log has a line."""
     nsqd.broker.exiting = True
 
     http.is_error(http.post(f"{path}?topic=t", b"x"), 503, "EXITING")
@@ -217,3 +219,18 @@ def test_binary_is_cut_anywhere(http, waiting, bodies, length):
         assert bodies == waiting("cut")[-len(bodies) :]
     else:
         assert (413, "BAD_BODY" if length < 4 else "BAD_MESSAGE") == (got.status, got.json()["message"])
+
+
+def test_a_full_disk_is_no_exit(http, nsqd):
+    """The answer to a publish that could not be written names what is wrong."""
+
+    async def publish(*_: object) -> None:
+        raise StoreError("less than 100 bytes are free on the disk of the data path")
+
+    nsqd.publish = publish
+
+    http.is_error(
+        http.post("/pub?topic=t", b"x"),
+        503,
+        "PUB failed less than 100 bytes are free on the disk of the data path",
+    )

@@ -7,7 +7,7 @@ output.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mypy_extensions import i64
 
@@ -15,6 +15,7 @@ from nsqkit.names import is_ephemeral
 from nsqkit.nsqd.core.batch import FAILED, KEPT, Batch
 from nsqkit.nsqd.core.deadlines import Deadlines
 from nsqkit.nsqd.core.guid import IdSource
+from nsqkit.nsqd.core.health import READING, WRITING, Health
 from nsqkit.nsqd.core.ledger import restore
 from nsqkit.nsqd.core.registry import Registry
 from nsqkit.nsqd.core.settings import Durability
@@ -26,11 +27,13 @@ if TYPE_CHECKING:
     from nsqkit.nsqd.core.settings import Settings
     from nsqkit.nsqd.core.store import Storage
 
+JOURNAL: Final = "the journal"  # cause of bad health: publishes can't be made safe
+
 
 class Broker:
     """Topics and sessions, the ids, the alarms, and what this turn has to do."""
 
-    def __init__(self, settings: Settings, storage: Storage | None) -> None:
+    def __init__(self, settings: Settings, storage: Storage | None, health: Health | None = None) -> None:
         self.settings = settings
         self.storage = storage  # None: nothing is kept on disk
         self.topics: dict[str, Topic] = {}
@@ -38,7 +41,7 @@ class Broker:
         self.registry = Registry()  # hears of topics and channels
         self.ids = IdSource(settings.node_id)
         self.deadlines = Deadlines()
-        self.health = ""  # the last write's error, "" when it succeeded
+        self.health = health or Health()
         self.exiting = False
         self.metadata_dirty = False  # topics, channels or pauses changed that a restart must know
         self.published: list[Topic] = []  # to be committed in this turn
@@ -76,6 +79,8 @@ class Broker:
         """Drop a topic with its channels, messages and files."""
         topic = self.topics.pop(name)
         topic.delete()
+        self.health.clear(WRITING + name)
+        self.health.clear(READING + name)
         if topic.store is not None and self.settings.durability == i64(Durability.FSYNC):
             self.await_sync(topic, Batch(b"", 0, 0, 0, None))  # what was published before must not come back
         self.metadata_changed(topic.ephemeral)
@@ -134,7 +139,10 @@ class Broker:
 
     def synced(self, group: list[tuple[str, Batch]], error: str) -> None:
         """The sync is done, or failed with `error`."""
-        self.health = error
+        if error:
+            self.health.set(JOURNAL, error)
+        else:
+            self.health.clear(JOURNAL)
         for _, batch in group:
             batch.settle(FAILED if error else KEPT, error)
 

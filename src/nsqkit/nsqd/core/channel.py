@@ -18,6 +18,7 @@ from mypy_extensions import i64
 
 from nsqkit.names import is_ephemeral
 from nsqkit.nsqd.core.deadlines import Alarm
+from nsqkit.nsqd.core.health import READING
 from nsqkit.nsqd.core.queue import ReadyQueue
 from nsqkit.nsqd.core.store import StoreError
 from nsqkit.nsqd.core.subscriber import OUTPUT_LIMIT
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from nsqkit.wire.message import Message
 
 CHUNK: Final = 32  # messages that one consumer is sent before it is the next one's turn
+DUE: Final = 2000  # messages that become ready in one turn; what else is due has the next one
 RETRY: Final = 1_000_000_000  # ns until a log that could not be read is tried again
 
 _NOT_IN_FLIGHT: Final = "ID not in flight"
@@ -50,7 +52,7 @@ class Channel(Alarm):
         self.paused = False
         self.deleted = False
         self.touched = False  # stands in the broker's list of channels to dispatch
-        self._read_error = ""  # why the log could not be read when it was last tried
+        self.read_error = ""  # why the log could not be read when it was last tried
         keeps = topic.store is not None and not self.ephemeral
         self.queue = ReadyQueue(topic.broker.settings.mem_queue_size, topic.store, keeps=keeps)
         self.subscribers: list[Subscriber] = []
@@ -117,9 +119,11 @@ class Channel(Alarm):
         self.broker.deadlines.set(self, due)
 
     def ring(self, now: i64) -> i64:
-        """Deferred messages are due: they become ready."""
+        """Deferred messages are due: they become ready, at most DUE of them in one turn."""
         heap = self.deferred
-        while heap and heap[0][0] <= now:
+        left: i64 = DUE
+        while heap and heap[0][0] <= now and left > 0:
+            left -= 1
             message = heappop(heap)[2]
             if message.loaded:
                 self.queue.put_back(message)
@@ -127,7 +131,9 @@ class Channel(Alarm):
                 self.queue.put_matured(message)
         self.topic.note_change()
         self.touch()
-        return heap[0][0] if heap else 0
+        if self.read_error:
+            self._refill(now)
+        return max(heap[0][0], now + 1) if heap else 0
 
     # -- what goes out
 
@@ -196,20 +202,23 @@ class Channel(Alarm):
 
     def _refill(self, now: i64) -> bool:
         """Bring more into memory. False: the log can't be read now; everything stays there, to be tried again."""
-        broker = self.broker
         try:
             early = self.queue.refill(now)
         except StoreError as error:
-            self._read_error = broker.health = str(error)
-            broker.deadlines.set(self, now + RETRY)
+            self.unreadable(str(error), now)
             return False
-        if self._read_error:
-            if broker.health == self._read_error:
-                broker.health = ""
-            self._read_error = ""
+        if self.read_error:
+            self.read_error = ""
+            self.topic.reread()
         for batch in early:
             self.defer_batch(batch)
         return True
+
+    def unreadable(self, error: str, now: i64) -> None:
+        """The log could not be read: say so, and try again in a while, whether somebody consumes or not."""
+        self.read_error = error
+        self.broker.health.set(READING + self.topic.name, error)
+        self.broker.deadlines.set(self, now + RETRY)
 
     def _sampled_out(self, rate: i64) -> bool:
         if self.broker.settings.random.randrange(100) <= rate:

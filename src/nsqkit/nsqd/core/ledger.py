@@ -116,7 +116,7 @@ def _restore_channel(channel: Channel, owed: ChannelRecord, store: TopicStore, n
             try:
                 batches = store.read(at, extent.stop, READ_BLOCK)
             except StoreError as error:
-                channel.broker.health = str(error)
+                channel.unreadable(str(error), now)
                 channel.put_extent(at, extent.stop)  # once it can be read, it is found not to be due
                 break
             for batch in batches:
@@ -137,7 +137,7 @@ def _restore_tail(topic: Topic, store: TopicStore, start: i64, now: i64) -> i64:
     try:
         batches = store.read(start, store.end(), READ_BLOCK)
     except StoreError as error:
-        topic.broker.health = str(error)
+        topic.unreadable(str(error), now)
         if topic.withholds():
             topic.waiting.put_extent(start, store.end())
         else:

@@ -15,6 +15,7 @@ from nsqkit.names import is_ephemeral
 from nsqkit.nsqd.core.batch import FAILED, KEPT, Batch, behind
 from nsqkit.nsqd.core.channel import Channel
 from nsqkit.nsqd.core.guid import SEQUENCES
+from nsqkit.nsqd.core.health import READING, WRITING
 from nsqkit.nsqd.core.quantile import LatencyWindow
 from nsqkit.nsqd.core.queue import ReadyQueue
 from nsqkit.nsqd.core.settings import Durability
@@ -104,11 +105,11 @@ class Topic:
                 store.append(batch)
             store.write()
         except StoreError as error:
-            self.broker.health = str(error)
+            self.broker.health.set(WRITING + self.name, str(error))
             for batch in batches:
                 batch.settle(FAILED, str(error))
             return
-        self.broker.health = ""
+        self.broker.health.clear(WRITING + self.name)
         for batch in batches:
             self._accept(batch, now)
 
@@ -166,7 +167,7 @@ class Topic:
             self.store.append(batch)
             self.store.write()
         except StoreError as error:
-            self.broker.health = str(error)  # it stays in memory
+            self.broker.health.set(WRITING + self.name, str(error))  # it stays in memory
 
     # -- channels
 
@@ -195,6 +196,25 @@ class Topic:
         self.broker.registry.channel_deleted(self.name, channel.name)
         if self.ephemeral and not self.channels and not self.deleted:
             self.broker.delete_topic(self.name)
+
+    # -- a log that could not be read
+
+    def unreadable(self, error: str, now: i64) -> None:
+        """What waits here, or in the channels, could not be read when it was needed."""
+        self.broker.health.set(READING + self.name, error)
+        for channel in self.channels.values():
+            channel.unreadable(error, now)
+
+    def reread(self) -> None:
+        """See whether what waits here can be read again. Channels see for themselves."""
+        extents = self.waiting.extents()
+        if self.store is not None and extents and not self.channels:
+            try:
+                self.store.read(extents[0].start, extents[0].stop, 1)
+            except StoreError:
+                return
+        if not any([channel.read_error for channel in self.channels.values()]):
+            self.broker.health.clear(READING + self.name)
 
     # -- what operators do
 

@@ -9,6 +9,7 @@ from typing import Final
 from mypy_extensions import i64
 
 from nsqkit.nsqd.core.batch import Batch
+from nsqkit.nsqd.core.health import Health
 from nsqkit.nsqd.core.store import Storage, StoreError
 from nsqkit.nsqd.storage.disk import Disk
 from nsqkit.nsqd.storage.jobs import CheckpointJob, SyncJob
@@ -16,6 +17,9 @@ from nsqkit.nsqd.storage.journal import Journal
 from nsqkit.nsqd.storage.log import TopicLog
 from nsqkit.nsqd.storage.reader import CHECK_BLOCK
 
+FREE_SPACE: Final = "free space"  # cause of bad health: the reserve is touched
+PROBE: Final = "probe"  # a file that comes and goes, to see whether writing works again
+_PROBE_BYTES: Final = 65_536
 _GUARD_STEP: Final = 4_194_304  # bytes written between two looks at the free space
 
 
@@ -34,6 +38,7 @@ class FileStorage(Storage):
         report: Callable[[str], None],
         max_bytes_per_file: i64,
         min_free_bytes: i64,
+        health: Health | None = None,
     ) -> None:
         self.disk = disk
         self.max_bytes_per_file = max_bytes_per_file
@@ -46,6 +51,7 @@ class FileStorage(Storage):
         self._data_path = data_path
         self._place = place
         self._report = report
+        self._health = health or Health()
         self._min_free_bytes = min_free_bytes
         self._until_look: i64 = 0
         self._low = False
@@ -71,7 +77,7 @@ class FileStorage(Storage):
         if self._until_look < 0 or self._low:
             self.look()
         if self._low:
-            raise StoreError(f"less than {self._min_free_bytes} bytes are free on the disk of the data path")
+            raise StoreError(self._too_little())
 
     def look(self) -> None:
         """Look at the free space; to be called now and then, as others write to the disk too."""
@@ -79,13 +85,38 @@ class FileStorage(Storage):
         if self._min_free_bytes <= 0:
             return
         try:
-            low = i64(self.disk.free_bytes(self._data_path)) < self._min_free_bytes
+            free = self.disk.free_bytes(self._data_path)
         except OSError:
             return  # whoever writes will see what is wrong
+        low = i64(free) < self._min_free_bytes
+        if low:
+            self._health.set(FREE_SPACE, self._too_little())
+        else:
+            self._health.clear(FREE_SPACE)
         if low != self._low:
             self._low = low
-            full = "the disk is full up to the reserve: publishes are refused"
+            full = f"the disk is full up to the reserve ({free} bytes free): publishes are refused"
             self._report(full if low else "the disk has room again")
+
+    def _too_little(self) -> str:
+        return f"less than {self._min_free_bytes} bytes are free on the disk of the data path"
+
+    def probe(self, topics: list[str]) -> list[str]:
+        """Try to write where writing failed, and beside it; returns who can be written again. For a thread.
+
+        A topic without a directory is one that was deleted: nothing fails there any more.
+        """
+        well: list[str] = []
+        for topic in topics:
+            try:
+                self.disk.replace(f"{self._place(topic)}/{PROBE}", bytes(_PROBE_BYTES))
+                self.disk.remove(f"{self._place(topic)}/{PROBE}")
+            except FileNotFoundError:
+                pass
+            except OSError:
+                continue
+            well.append(topic)
+        return well
 
     def wrote(self, log: TopicLog, batches: int) -> None:
         """A log has something to sync."""

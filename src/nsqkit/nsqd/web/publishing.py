@@ -4,6 +4,7 @@ import re
 from typing import Final
 
 from nsqkit.nsqd.core.store import StoreError
+from nsqkit.nsqd.core.topic import EXITING
 from nsqkit.nsqd.web.daemon import Daemon
 from nsqkit.web.call import Call
 from nsqkit.web.errors import BadRequest, TooLarge, Unavailable
@@ -61,7 +62,8 @@ async def publish(nsqd: Daemon, topic: str, data: bytes, count: int, due: int) -
             nsqd.turn()
     except (PublishFailed, StoreError) as error:
         nsqd.log.error(f"TOPIC({topic}): failed to publish over HTTP - {error}")
-        raise Unavailable("EXITING") from error
+        cause = error.cause if isinstance(error, PublishFailed) else str(error)
+        raise Unavailable("EXITING" if cause == EXITING else f"PUB failed {cause}") from error
 
 
 def due_time(nsqd: Daemon, call: Call) -> int:
