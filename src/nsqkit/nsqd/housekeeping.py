@@ -76,6 +76,7 @@ class Housekeeping:
         self._probing: asyncio.Future[list[str]] | None = None
         self._complaints: dict[str, str] = {}  # by what fails
         self._cpu_time = machine.cpu_time
+        self._low = False  # space was low when it was looked at last
         self._stopping = False
 
     def after_turn(self) -> None:
@@ -84,6 +85,9 @@ class Housekeeping:
             return
         if self._committing is None and self._broker.unsynced:
             self._commit()
+        if self._storage.low is not self._low:
+            self._low = self._storage.low
+            self._give_back()
         waiting = self._storage.unsynced_batches
         if waiting and self._syncing is None:
             if waiting >= self._sync_every:
@@ -199,6 +203,12 @@ class Housekeeping:
             self._checkpoint_timer = self._loop.call_later(rest, self._checkpoint)
         elif not self._stopping:
             self.after_turn()
+
+    def _give_back(self) -> None:
+        """When space gets low, every topic looks for what it can give back, also one to which nothing happens."""
+        for topic in self._broker.topics.values():
+            if topic.store is not None and topic.store.worth_leaving():
+                topic.note_change()
 
     def _write_down(self, *, leave_old: bool) -> list[Topic]:
         dirty = self._broker.dirty

@@ -116,6 +116,10 @@ class FakeLog(TopicStore):
         """Without headers."""
         return sum(len(batch.data) for batch in self.batches)
 
+    def worth_leaving(self) -> bool:
+        """If it has a segment's worth of messages."""
+        return 0 < self.segment <= self._end - self.start()
+
     def close(self) -> None:
         """Note it."""
         self.open = False

@@ -440,6 +440,18 @@ def test_ephemeral_channels_are_not_saved(node, publish):
     assert [] == node.log("t").batches
 
 
+@stored
+@pytest.mark.parametrize("size", [3, 4])
+def test_a_large_log_is_looked_at_after_a_start(node, publish, size):
+    """A process may have ended before it gave back the space of what was finished."""
+    publish("t", *numbers(size))
+    node.log("t").segment = 4
+
+    node.restart()
+
+    assert (size == 4) == (node.topic("t") in node.broker.dirty)
+
+
 # -- leftovers that keep an old segment
 
 

@@ -112,7 +112,7 @@ class TestSegments:
         assert list(enumerate(written)) == contents(log)
 
     def test_what_nobody_needs_is_removed(self, home, contents):
-        """A file goes when everything in it is in front of what is needed; the last one stays."""
+        """A file goes when everything in it is in front of what is needed."""
         log = home.open()
         written = home.fill(log, 10)
 
@@ -121,10 +121,99 @@ class TestSegments:
         assert 4 == log.start()
         assert list(enumerate(written))[4:] == contents(log, 4)
 
-        assert [] == checkpoint(home, log)
+        assert [] == checkpoint(home, log, needed_from=9)
         assert [8] == home.segments()
         assert log.oldest() is None
         assert [8, 9] == [position for position, _ in contents(home.reopen())]
+
+    def test_all_is_finished(self, home, contents):
+        """The last file goes as well, and leaves an empty one: after a power cut, too, no position comes again."""
+        log = home.open()
+        home.fill(log, 10)
+        home.disk.calls.clear()
+
+        assert [] == checkpoint(home, log)
+
+        calls = home.disk.names_called("create", "sync", "sync_directory", "replace", "remove")
+        first = min(at for at, (call, _) in enumerate(calls) if call == "remove")
+        assert {"create", "sync", "sync_directory", "replace"} == {call for call, _ in calls[:first]}
+        assert ([10], FILE_HEADER) == (home.segments(), log.size_bytes())
+        home.disk.cut()
+        home.begin()
+        log = home.open()
+        assert ([], 10) == (home.reports, log.end())
+        written = home.fill(log, 6)
+        assert list(enumerate(written, 10)) == contents(home.reopen(), 10)
+
+    def test_all_is_finished_and_the_checkpoint_gets_lost(self, home):
+        """The name of the empty file alone says which position comes next."""
+        log = home.open()
+        home.fill(log, 10)
+        checkpoint(home, log)
+        os.truncate(f"{home.disk.root}/t/checkpoint", 0)
+
+        assert 10 == home.reopen().end()
+
+    def test_not_all_is_finished(self, home):
+        """Something is still needed, or was written since: the last file stays."""
+        log = home.open()
+        home.fill(log, 3)
+        checkpoint(home, log, needed_from=2)
+        assert [0] == home.segments()
+
+        record = TopicRecord()
+        record.end = record.needed_from = log.end()
+        home.fill(log, 1)
+        log.checkpoint(record)
+        assert [] == home.run_jobs()
+        assert [0] == home.segments()
+
+    def test_a_little_that_is_finished(self, home):
+        """A new file is not worth it, but when space is low."""
+        home.max_bytes_per_file = 1 << 30
+        home.min_free_bytes = 1000
+        home.begin()
+        log = home.open()
+        home.write(log, b"x" * 100_000)
+        checkpoint(home, log)
+        assert ([0], False) == (home.segments(), log.worth_leaving())
+
+        home.disk.free = 999
+        home.storage.look()
+
+        assert log.worth_leaving()
+        checkpoint(home, log)
+        assert ([1], False) == (home.segments(), log.worth_leaving())
+        checkpoint(home, log)
+        assert [1] == home.segments()
+
+    def test_a_log_that_was_not_written_since_the_start(self, home, contents):
+        """What a process before this one finished goes, too, and is synced once more before."""
+        home.fill(home.open(), 3)
+        log = home.reopen()
+
+        assert [] == checkpoint(home, log)
+
+        assert [3] == home.segments()
+        home.sync()
+        assert 1 == home.disk.opened()
+        home.fill(log, 1)
+        assert [3] == [position for position, _ in contents(home.reopen(), 3)]
+
+    @pytest.mark.parametrize("call", ["create", "write", "open"])
+    def test_no_new_file_for_what_is_to_come(self, home, contents, call):
+        """Everything stays, and is tried again with the next checkpoint."""
+        home.fill(home.open(), 3)
+        log = home.reopen()
+        home.disk.fail(call, errno.ENOSPC)
+
+        assert [f"{home.disk.root}/t: No space left on device"] == checkpoint(home, log)
+        assert [0] == home.segments()
+        assert 3 == len(contents(log))
+
+        home.disk.heal()
+        assert [] == checkpoint(home, log)
+        assert [3] == home.segments()
 
     def test_the_file_being_read_is_removed(self, home):
         """Its descriptor is given back, and reading goes on in the next one."""

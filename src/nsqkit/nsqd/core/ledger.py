@@ -96,6 +96,8 @@ def restore(topic: Topic, store: TopicStore, now: i64) -> None:
         tail = _restore_tail(topic, store, tail, now)
     topic.broker.ids.skip_past(topic.last_id)
     topic.release_waiting(now)
+    if store.worth_leaving():
+        topic.note_change()  # a process may have ended before it gave back the space of what is finished
 
 
 def _restore_channel(channel: Channel, owed: ChannelRecord, store: TopicStore, now: i64) -> None:

@@ -115,6 +115,10 @@ class TopicStore:
         """Bytes that the log takes."""
         raise NotImplementedError
 
+    def worth_leaving(self) -> bool:
+        """Is the log so large that a checkpoint should soon see whether anybody needs it?"""
+        raise NotImplementedError
+
     def close(self) -> None:
         """Sync and close the files."""
         raise NotImplementedError

@@ -54,7 +54,7 @@ class FileStorage(Storage):
         self._health = health or Health()
         self._min_free_bytes = min_free_bytes
         self._until_look: i64 = 0
-        self._low = False
+        self.low = False  # less than the reserve is free
         self._replaying = False
         self._unsynced: dict[TopicLog, None] = {}
 
@@ -74,9 +74,9 @@ class FileStorage(Storage):
         if self._min_free_bytes <= 0 or self._replaying:
             return
         self._until_look -= size
-        if self._until_look < 0 or self._low:
+        if self._until_look < 0 or self.low:
             self.look()
-        if self._low:
+        if self.low:
             raise StoreError(self._too_little())
 
     def look(self) -> None:
@@ -93,8 +93,8 @@ class FileStorage(Storage):
             self._health.set(FREE_SPACE, self._too_little())
         else:
             self._health.clear(FREE_SPACE)
-        if low != self._low:
-            self._low = low
+        if low != self.low:
+            self.low = low
             full = f"the disk is full up to the reserve ({free} bytes free): publishes are refused"
             self._report(full if low else "the disk has room again")
 

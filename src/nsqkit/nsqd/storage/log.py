@@ -33,6 +33,8 @@ SUFFIX: Final = ".log"
 CHECKPOINT: Final = "checkpoint"
 DIGITS: Final = 20  # of a segment's name
 _TOO_FAR: Final = f"{1 << 62:020d}"  # a name from here on is no position of ours
+_WORTH: Final = 1 << 20  # see `_worth`
+_WORTH_ON_A_FULL_DISK: Final = 4096  # a new segment takes a block as well
 
 
 class TopicLog(TopicStore):
@@ -331,6 +333,7 @@ class TopicLog(TopicStore):
 
         Copies, and the checkpoint that names them, must be safe before their originals go.
         """
+        error = self._leave_segment(record)
         sync: SyncJob | None = None
         safe = self._copied or (len(self._segments) > 1 and self._segments[0].stop <= record.needed_from)
         try:
@@ -349,8 +352,36 @@ class TopicLog(TopicStore):
         content = checkpoints.encode(record, self.sync_state.reached)
         job = CheckpointJob(self._disk, f"{self._directory}/{CHECKPOINT}", content, self, doomed, sync)
         job.safe = safe
+        job.error = error
         self._checkpoint_job = job
         self._home.jobs.append(job)
+
+    def _leave_segment(self, record: TopicRecord) -> str:
+        """Begin a new segment if nobody needs anything of the last one, and that is worth it; returns an error.
+
+        There is always a segment: its name keeps positions from coming again, whatever happens to the checkpoint.
+        """
+        if not self._segments or record.needed_from < self._next:
+            return ""
+        last = self._segments[-1]
+        if last.size < self._worth():
+            return ""
+        try:
+            if self._file < 0:
+                self._use(self._disk.open(last.path))  # it may have to be synced first
+            self._roll()
+        except OSError as error:
+            return f"{self._directory}: {error.strerror}"
+        return ""
+
+    def worth_leaving(self) -> bool:
+        """Is the log so large that a checkpoint should soon see whether anybody needs it?"""
+        return self.size_bytes() >= self._worth()
+
+    def _worth(self) -> i64:
+        """Bytes of finished messages for which a new segment is begun, so that they can be removed."""
+        worth: i64 = _WORTH_ON_A_FULL_DISK if self._home.low else _WORTH
+        return min(worth, max(self._home.max_bytes_per_file // 4, FILE_HEADER + 1))
 
     def checkpoint_written(self) -> None:
         """A checkpoint is in its place."""
