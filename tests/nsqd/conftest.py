@@ -11,6 +11,7 @@ from nsqkit.nsqd.core.settings import SECOND, Settings
 from nsqkit.nsqd.http import http_app
 from nsqkit.nsqd.memory import GcPauses
 from nsqkit.nsqd.options import NsqdOptions
+from nsqkit.web.long_answer import Slices
 from nsqkit.web.profiler import Profiler
 from nsqkit.wire.errors import PublishFailed
 
@@ -30,6 +31,7 @@ class StandIn:
         self.tcp_port = 4150
         self.http_port = 4151
         self.profiler = Profiler()
+        self.slices = Slices()
         self.gc_pauses = GcPauses()
         self.lookupd_addresses: Sequence[str] = options.nsqlookupd_tcp_addresses
 

@@ -3,14 +3,14 @@
 import json
 from typing import Any
 
-import msgspec
 import pytest
 
 from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.core.session import Outlet, Session
 from nsqkit.nsqd.core.settings import SECOND, Settings
 from nsqkit.nsqd.memory import GcPauses
-from nsqkit.nsqd.stats import Filter, Stats, as_text, collect
+from nsqkit.nsqd.stats import Question
+from nsqkit.nsqd.stats_pages import PORTION, json_page, text_page
 
 NOW = 1_700_000_000 * SECOND
 STARTED = NOW - 3_661_500_000_000
@@ -71,16 +71,20 @@ def pub(topic: bytes, body: bytes) -> bytes:
     return b"PUB %b\n" % topic + sized(body)
 
 
-def look(broker: Broker, *, memory: bool = False, **wanted: Any) -> Stats:
-    """The document."""
-    found = msgspec.convert(wanted, Filter)
-    return collect(broker, STARTED, found, GcPauses() if memory else None, NOW)
+def question(*, memory: bool = False, **wanted: Any) -> Question:
+    """A question."""
+    return Question(started_at=STARTED, now=NOW, pauses=GcPauses() if memory else None, **wanted)
 
 
-def as_json(document: object) -> dict[str, Any]:
-    """What a client reads."""
-    read: dict[str, Any] = json.loads(msgspec.json.encode(document))
+def look(broker: Broker, **wanted: Any) -> dict[str, Any]:
+    """The document as a client reads it."""
+    read: dict[str, Any] = json.loads(b"".join(json_page(broker, question(**wanted))))
     return read
+
+
+def text(broker: Broker, **wanted: Any) -> str:
+    """The text."""
+    return b"".join(text_page(broker, question(**wanted))).decode()
 
 
 @pytest.fixture
@@ -97,19 +101,19 @@ def test_nothing(broker):
         "start_time": 1_699_996_338,
         "topics": [],
         "producers": None,
-    } == as_json(look(broker))
+    } == look(broker)
 
 
 def test_health(broker):
     """The last error of the disk is shown."""
     broker.health.set("writing t", "disk full")
 
-    assert "NOK - disk full" == look(broker).health
+    assert "NOK - disk full" == look(broker)["health"]
 
 
 def test_memory(broker):
     """Memory is a block of integers with NSQ's keys."""
-    memory = as_json(look(broker, memory=True))["memory"]
+    memory = look(broker, memory=True)["memory"]
 
     assert [
         "heap_objects",
@@ -134,7 +138,7 @@ def test_topic_and_channel(broker):
     broker.topic("a")
     client(broker, 1, pub(b"b", b"12345"), b"DPUB b 3600000\n" + sized(b"678"))
 
-    first, second = as_json(look(broker))["topics"]
+    first, second = look(broker)["topics"]
 
     assert ("a", "b") == (first["topic_name"], second["topic_name"])
     assert ["a", "z"] == [channel["channel_name"] for channel in second["channels"]]
@@ -170,7 +174,7 @@ def test_consumer(broker):
     client(broker, 1, pub(b"t", b"x"))
     client(broker, 4242, b"IDENTIFY\n" + sized(IDENTITY), b"SUB t c\nRDY 7\n")
 
-    channel = as_json(look(broker))["topics"][0]["channels"][0]
+    channel = look(broker)["topics"][0]["channels"][0]
 
     assert 1 == channel["client_count"] == channel["in_flight_count"]
     me = channel["clients"][0]
@@ -185,7 +189,7 @@ def test_producer(broker):
     client(broker, 1, pub(b"b", b"x"), pub(b"a", b"x"), pub(b"b", b"x"), b"SUB a c\n")
     client(broker, 2)
 
-    document = as_json(look(broker))
+    document = look(broker)
 
     (producer,) = document["producers"]
     (consumer,) = document["topics"][0]["channels"][0]["clients"]
@@ -199,7 +203,7 @@ def test_topic_filter(broker):
     client(broker, 1, pub(b"a", b"x"), pub(b"b", b"x"))
     client(broker, 2, pub(b"b", b"x"))
 
-    document = as_json(look(broker, topic="a"))
+    document = look(broker, topic="a")
 
     assert ["a"] == [topic["topic_name"] for topic in document["topics"]]
     assert [[{"topic": "a", "count": 1}]] == [producer["pub_counts"] for producer in document["producers"]]
@@ -211,7 +215,7 @@ def test_topic_that_is_not_there(broker):
 
     document = look(broker, topic="none")
 
-    assert (None, None) == (document.topics, document.producers)
+    assert (None, None) == (document["topics"], document["producers"])
 
 
 def test_channel_filter(broker):
@@ -222,9 +226,8 @@ def test_channel_filter(broker):
             broker.topic(topic).channel(channel, NOW)
 
     def shown(**wanted: Any) -> list[tuple[str, list[str]]]:
-        topics = look(broker, **wanted).topics
-        assert topics is not None
-        return [(topic.topic_name, [channel.channel_name for channel in topic.channels]) for topic in topics]
+        topics = look(broker, **wanted)["topics"]
+        return [(topic["topic_name"], [one["channel_name"] for one in topic["channels"]]) for topic in topics]
 
     assert [("a", ["x"])] == shown(channel="x")
     assert [("a", ["y"]), ("b", ["y"])] == shown(channel="y")
@@ -236,7 +239,7 @@ def test_without_clients(broker):
     """Clients are null then, and counted all the same."""
     client(broker, 1, pub(b"t", b"x"), b"SUB t c\n")
 
-    document = as_json(look(broker, clients=False))
+    document = look(broker, clients=False)
 
     channel = document["topics"][0]["channels"][0]
     assert (None, 1, None) == (channel["clients"], channel["client_count"], document["producers"])
@@ -254,13 +257,13 @@ def test_latency():
         window.add(value, NOW)
     broker.topic("without")
 
-    first, second = as_json(look(broker))["topics"]
+    first, second = look(broker)["topics"]
 
     top = {"count": 2, "percentiles": [{"quantile": 1, "value": 100}, {"quantile": 0.5, "value": 50}]}
     assert top == first["e2e_processing_latency"]
     assert 1 == first["channels"][0]["e2e_processing_latency"]["count"]
     assert {"count": 0, "percentiles": None} == second["e2e_processing_latency"]
-    assert top == as_json(look(broker, channel="a"))["topics"][0]["e2e_processing_latency"]
+    assert top == look(broker, channel="a")["topics"][0]["e2e_processing_latency"]
 
 
 def test_half_a_surrogate_pair(broker):
@@ -272,9 +275,45 @@ def test_half_a_surrogate_pair(broker):
         pub(b"t", b"x"),
     )
 
-    (producer,) = as_json(look(broker))["producers"]
+    (producer,) = look(broker)["producers"]
 
     assert ("\ufffd", "\N{GRINNING FACE}") == (producer["hostname"], producer["user_agent"])
+
+
+def test_many_of_everything(broker):
+    """However many topics, channels, clients and counts there are, none is missing, and each is at its place."""
+    topics = [f"t{number:03}" for number in range(2 * PORTION + 1)]
+    client(broker, 1, *(pub(name.encode(), b"x") for name in topics))
+    channels = [f"c{number:03}" for number in range(PORTION)]
+    for port, name in enumerate(channels):
+        client(broker, 1000 + port, f"SUB t000 {name}\n".encode())
+
+    document = look(broker)
+
+    assert topics == [topic["topic_name"] for topic in document["topics"]]
+    shown = document["topics"][0]["channels"]
+    assert channels == [channel["channel_name"] for channel in shown]
+    assert [f"10.0.0.1:{1000 + port}" for port in range(PORTION)] == [
+        client["remote_address"] for channel in shown for client in channel["clients"]
+    ]
+    (producer,) = document["producers"]
+    assert [{"topic": name, "count": 1} for name in topics] == producer["pub_counts"]
+
+
+def test_topic_is_consistent_by_itself(broker):
+    """What happens between two pieces shows in the topics that follow, and in no part of one that was shown."""
+    for name in ("a", "b"):
+        broker.topic(name).channel("c", NOW)
+    pieces = json_page(broker, question(memory=False))
+    read = b""
+    while b'"topic_name":"a"' not in read:
+        read += next(pieces)
+
+    client(broker, 1, pub(b"a", b"x"), pub(b"b", b"x"))
+    topics = json.loads(read + b"".join(pieces))["topics"]
+
+    counts = [(topic["message_count"], topic["channels"][0]["message_count"]) for topic in topics]
+    assert [(0, 0), (1, 1)] == counts
 
 
 # -- text
@@ -282,7 +321,7 @@ def test_half_a_surrogate_pair(broker):
 
 def test_text_of_nothing(broker):
     """The head, and None twice."""
-    lines = as_text(look(broker), STARTED, NOW).split("\n")
+    lines = text(broker).split("\n")
 
     assert lines[0].startswith("nsqd v1.3.0 (built w/python")
     assert lines[1].startswith("start_time 2023-11-1")
@@ -300,10 +339,10 @@ def test_text_of_nothing(broker):
 
 def test_text_of_memory(broker):
     """Memory is a block of its own, with a tab before each value."""
-    text = as_text(look(broker, memory=True), STARTED, NOW)
+    page = text(broker, memory=True)
 
-    assert "\nHealth: OK\n\nMemory:\n   heap_objects             \t" in text
-    assert "\n   gc_total_runs            \t" in text
+    assert "\nHealth: OK\n\nMemory:\n   heap_objects             \t" in page
+    assert "\n   gc_total_runs            \t" in page
 
 
 def test_text(broker):
@@ -313,9 +352,9 @@ def test_text(broker):
     broker.topic("other").channel("held", NOW).pause(True)
     broker.topic("other").pause(True, NOW)
 
-    text = as_text(look(broker), STARTED, NOW)
+    page = text(broker)
 
-    assert text.partition("Health: OK\n")[2] == (
+    assert page.partition("Health: OK\n")[2] == (
         "\nTopics:\n"
         "   [orders         ] depth: 0     be-depth: 0     msgs: 1        e2e%: \n"
         "      [billing                  ] depth: 0     be-depth: 0     inflt: 1    def: 0    re-q: 0     "
@@ -341,7 +380,7 @@ def test_text_of_latencies():
         assert window is not None
         window.add(value, NOW)
 
-    text = as_text(look(broker), STARTED, NOW)
+    page = text(broker)
 
-    shown = [line.rpartition("e2e%: ")[2] for line in text.splitlines() if line.startswith("      [")]
+    shown = [line.rpartition("e2e%: ")[2] for line in page.splitlines() if line.startswith("      [")]
     assert ["0.0ns", "1.0us", "1.0us", "1.5ms", "2.0s"] == shown

@@ -11,6 +11,7 @@ from nsqkit.nsqlookupd.registrations import Registrations
 from nsqkit.nsqlookupd.session import Session
 from nsqkit.version import build
 from nsqkit.web.app import HttpApp
+from nsqkit.web.long_answer import Slices
 from nsqkit.web.profiler import Profiler
 from nsqkit.wire.registration import MAGIC, encode_identify
 from tests.nsqlookupd.conftest import INACTIVE_AFTER, NOW, SECOND, TOMBSTONE_LIFETIME
@@ -26,6 +27,7 @@ class StandIn:
         self.lines: list[str] = []
         self.log = Log("", Level.DEBUG, write=self.lines.append)
         self.profiler = Profiler()
+        self.slices = Slices()
         self.registrations = Registrations(INACTIVE_AFTER, TOMBSTONE_LIFETIME)
         self.time = NOW
 

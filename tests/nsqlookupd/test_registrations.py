@@ -10,12 +10,13 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from nsqkit.names import is_ephemeral
 from nsqkit.nsqlookupd.registrations import NEVER, Channel, Peer, Registrations
 from tests.nsqlookupd.conftest import INACTIVE_AFTER, NOW, SECOND, TOMBSTONE_LIFETIME
+from tests.nsqlookupd.views import everything, find, nodes, topics_of
 
 
 def found(registrations, topic, now=NOW):
     """The nsqds that /lookup shows, or None for an unknown topic."""
     home = registrations.topics(now).get(topic)
-    return None if home is None else sorted(peer.id for peer in registrations.find(home, now))
+    return None if home is None else sorted(peer.id for peer in find(registrations, home, now))
 
 
 def channels(registrations, topic, now=NOW):
@@ -75,7 +76,7 @@ def test_unregistered_topic_takes_its_channels_along(registrations, join):
     assert ["c"] == channels(registrations, "t")
     assert ["a:50000"] == found(registrations, "other")
     assert {"client::": 1, "topic:t:": 0, "channel:t:c": 0, "topic:other:": 1, "channel:other:c": 1} == {
-        key: len(peers) for key, peers in registrations.everything(NOW)
+        key: len(peers) for key, peers in everything(registrations, NOW)
     }
 
 
@@ -149,7 +150,7 @@ def test_lost_connection(registrations, join):
     assert ["b:50000"] == found(registrations, "t")
     assert [] == found(registrations, "mine")
     assert ["c"] == channels(registrations, "t")
-    assert [two] == registrations.nodes(NOW)
+    assert [two] == nodes(registrations, NOW)
     assert (set(), {}) == (one.channels, one.producers)
 
 
@@ -173,7 +174,7 @@ def test_address_that_is_used_again(registrations, join):
     registrations.register(new, "t", "")
     registrations.leave(old, NOW)
 
-    assert [new] == registrations.nodes(NOW)
+    assert [new] == nodes(registrations, NOW)
     assert ["a:50000"] == found(registrations, "t")
 
 
@@ -277,7 +278,7 @@ def test_deleted_topic_comes_back_when_registered(registrations, join):
     registrations.delete_topic("never made")
 
     assert found(registrations, "t") is None
-    assert ["u"] == registrations.topics_of(peer, NOW)[0]
+    assert ["u"] == topics_of(registrations, peer, NOW)[0]
     registrations.register(peer, "t", "c")
     assert (["a:50000"], ["c"]) == (found(registrations, "t"), channels(registrations, "t"))
 
@@ -312,11 +313,11 @@ def test_tombstone_hides_for_a_while(registrations, join):
     last = NOW + TOMBSTONE_LIFETIME - 1
     assert ["b:50000"] == found(registrations, "t", last)
     assert ["a:50000", "b:50000"] == found(registrations, "u", last)
-    assert [one, two] == registrations.nodes(last)
-    assert (["t", "u"], [True, False]) == registrations.topics_of(one, last)
-    assert (["t", "u"], [False, False]) == registrations.topics_of(two, last)
+    assert [one, two] == nodes(registrations, last)
+    assert (["t", "u"], [True, False]) == topics_of(registrations, one, last)
+    assert (["t", "u"], [False, False]) == topics_of(registrations, two, last)
     assert ["a:50000", "b:50000"] == found(registrations, "t", last + 1)
-    assert (["t", "u"], [False, False]) == registrations.topics_of(one, last + 1)
+    assert (["t", "u"], [False, False]) == topics_of(registrations, one, last + 1)
 
 
 def test_registering_does_not_lift_a_tombstone(registrations, join):
@@ -360,11 +361,11 @@ def test_inactive_nsqd_is_hidden_until_it_pings(registrations, join):
     registrations.register(peer, "t", "c")
 
     late = NOW + INACTIVE_AFTER + 1
-    assert (["a:50000"], [peer]) == (found(registrations, "t", late - 1), registrations.nodes(late - 1))
-    assert ([], []) == (found(registrations, "t", late), registrations.nodes(late))
+    assert (["a:50000"], [peer]) == (found(registrations, "t", late - 1), nodes(registrations, late - 1))
+    assert ([], []) == (found(registrations, "t", late), nodes(registrations, late))
     assert ["c"] == channels(registrations, "t", late)
     peer.last_update = late
-    assert (["a:50000"], [peer]) == (found(registrations, "t", late), registrations.nodes(late))
+    assert (["a:50000"], [peer]) == (found(registrations, "t", late), nodes(registrations, late))
 
 
 def test_longest_times_hide_nobody(join):
@@ -375,7 +376,7 @@ def test_longest_times_hide_nobody(join):
     registrations.register(peer, "t", "")
 
     assert ["a:1"] == found(registrations, "t")
-    assert (["t"], [False]) == registrations.topics_of(peer, NOW)
+    assert (["t"], [False]) == topics_of(registrations, peer, NOW)
 
 
 def test_everything(registrations, join):
@@ -389,7 +390,7 @@ def test_everything(registrations, join):
         "client::": [(one, NEVER), (two, NEVER)],
         "topic:t:": [(one, NEVER), (two, NOW)],
         "channel:t:c": [(one, NEVER)],
-    } == dict(registrations.everything(NOW + TOMBSTONE_LIFETIME))
+    } == dict(everything(registrations, NOW + TOMBSTONE_LIFETIME))
 
 
 # -- the database of the spec
@@ -550,21 +551,21 @@ class BesideTheModel(RuleBasedStateMachine):
         assert {key for category, key, _ in model.map if category == "topic"} == set(topics)
         for name, topic in topics.items():
             assert {key[2] for key in model.channel_keys(name)} == set(topic.channels)
-            visible = sorted(peer.id for peer in self.registrations.find(topic, now))
+            visible = sorted(peer.id for peer in find(self.registrations, topic, now))
             assert model.active(("topic", name, ""), now, TOMBSTONE_LIFETIME) == visible
-        nodes = self.registrations.nodes(now)
-        assert model.active(("client", "", ""), now, 0) == sorted(peer.id for peer in nodes)
-        for peer in nodes:
+        active = nodes(self.registrations, now)
+        assert model.active(("client", "", ""), now, 0) == sorted(peer.id for peer in active)
+        for peer in active:
             has = {
                 name: now - peers[peer.id] < TOMBSTONE_LIFETIME
                 for (category, name, _), peers in sorted(model.map.items())
                 if category == "topic" and peer.id in peers
             }
-            assert (list(has), list(has.values())) == self.registrations.topics_of(peer, now)
-        everything = {
-            key: {peer.id: at for peer, at in peers} for key, peers in self.registrations.everything(now)
+            assert (list(has), list(has.values())) == topics_of(self.registrations, peer, now)
+        registered = {
+            key: {peer.id: at for peer, at in peers} for key, peers in everything(self.registrations, now)
         }
-        assert {":".join(key): peers for key, peers in model.map.items()} == everything
+        assert {":".join(key): peers for key, peers in model.map.items()} == registered
 
     @invariant()
     def is_consistent(self) -> None:

@@ -12,6 +12,7 @@ from nsqkit.nsqlookupd.registrations import Registrations
 from nsqkit.nsqlookupd.session import MAX_BODY, MAX_LINE, Refused, Session, decode_identity
 from nsqkit.wire.registration import MAGIC, ReplyReader, encode_identify
 from tests.nsqlookupd.conftest import INACTIVE_AFTER, NOW, TOMBSTONE_LIFETIME
+from tests.nsqlookupd.views import everything
 
 INTRODUCTION = b'{"version":"1.3.0"}'
 IDENTITY = {"broadcast_address": "b", "hostname": "h", "tcp_port": 1, "http_port": 2, "version": "v"}
@@ -41,7 +42,7 @@ class Conversation:
 
     def snapshot(self) -> dict[str, list[str]]:
         """What is registered, by key."""
-        return {key: [peer.id for peer, _ in peers] for key, peers in self.registrations.everything(NOW)}
+        return {key: [peer.id for peer, _ in peers] for key, peers in everything(self.registrations, NOW)}
 
 
 @pytest.fixture

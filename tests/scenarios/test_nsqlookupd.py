@@ -22,6 +22,7 @@ from nsqkit.nsqlookupd.daemon import Nsqlookupd
 from nsqkit.nsqlookupd.options import NsqlookupdOptions
 from nsqkit.nsqlookupd.registrations import Registrations
 from nsqkit.wire.registration import MAGIC, ReplyReader, encode_identify
+from tests.nsqlookupd.views import nodes
 from tests.scenarios.conftest import WAIT_S, Closed, Daemon
 
 IDENTITY = {
@@ -332,7 +333,7 @@ def test_embedded(run):
         expected = {"broadcast_address": "b", "hostname": socket.gethostname(), "http_port": lookupd.http_port,
                     "tcp_port": lookupd.tcp_port, "version": "1.3.0"}  # fmt: skip
         assert list(expected.items()) == list(introduction.items())
-        assert [] == lookupd.registrations.nodes(lookupd.now())
+        assert [] == nodes(lookupd.registrations, lookupd.now())
         assert set() == lookupd._connections
 
     run(scenario())
@@ -453,7 +454,7 @@ def test_ipv6(run):
             connected(lookupd.tcp_port, "::1") as nsqd,
         ):
             await nsqd.ask(HELLO)
-            (peer,) = lookupd.registrations.nodes(lookupd.now())
+            (peer,) = nodes(lookupd.registrations, lookupd.now())
             assert f"[::1]:{nsqd.writer.get_extra_info('sockname')[1]}" == peer.id
 
     run(scenario())

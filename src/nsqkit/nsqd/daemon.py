@@ -36,6 +36,7 @@ from nsqkit.nsqd.storage.files import FileStorage
 from nsqkit.nsqd.turns import Turns
 from nsqkit.options.duration import Duration
 from nsqkit.version import NSQ_VERSION, version_line
+from nsqkit.web.long_answer import Slices
 from nsqkit.web.profiler import Profiler
 from nsqkit.wire.errors import PublishFailed
 
@@ -59,6 +60,7 @@ class Nsqd:
         self.http_port = 0
         self.data_path = self.options.data_path or os.getcwd()
         self.profiler = Profiler()
+        self.slices = Slices()
         self.gc_pauses = GcPauses()
         self.health = Health()
         self.broker: Broker

@@ -1,10 +1,8 @@
-"""The document of /stats: what the broker has counted, as JSON (field order as declared) and as text.
+"""The parts of /stats: what the broker has counted, in the order of the fields of the JSON.
 
-Fields that NSQ leaves out while they are empty are UNSET then.
+Fields that NSQ leaves out while they are empty are UNSET then. Lists are left empty here: `stats_pages` fills them,
+for they may be long.
 """
-
-from collections.abc import Iterator
-from datetime import datetime
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -16,8 +14,8 @@ from nsqkit.nsqd.core.session import Session
 from nsqkit.nsqd.core.subscriber import Subscriber
 from nsqkit.nsqd.core.topic import Topic
 from nsqkit.nsqd.memory import GcPauses, Memory, read_memory
-from nsqkit.options.duration import MICROSECOND, MILLISECOND, SECOND, Duration
-from nsqkit.version import NSQ_VERSION, built_with
+from nsqkit.options.duration import SECOND
+from nsqkit.version import NSQ_VERSION
 
 
 class Percentile(msgspec.Struct):
@@ -110,12 +108,18 @@ class Stats(msgspec.Struct, kw_only=True):
     producers: list[ClientStats] | None
 
 
-class Filter(msgspec.Struct, kw_only=True):
-    """What to leave out: all but one topic, all but channels of one name, clients."""
+class Question(msgspec.Struct, kw_only=True):
+    """What is asked: of one topic or all, of channels of one name or all, with clients or without, and when.
+
+    Times are ns since the epoch. Without `pauses` there is no memory block.
+    """
 
     topic: str = ""
     channel: str = ""
     clients: bool = True
+    started_at: int
+    now: int
+    pauses: GcPauses | None = None
 
 
 def health_text(broker: Broker) -> str:
@@ -124,39 +128,30 @@ def health_text(broker: Broker) -> str:
     return f"NOK - {reason}" if reason else "OK"
 
 
-def collect(broker: Broker, started_at: int, wanted: Filter, pauses: GcPauses | None, now: int) -> Stats:
-    """Look at everything. Without `pauses` there is no memory block."""
+def head(broker: Broker, asked: Question) -> Stats:
+    """The document itself."""
     return Stats(
         version=NSQ_VERSION,
         health=health_text(broker),
-        start_time=started_at // SECOND,
-        topics=_topics(broker, wanted, now),
-        memory=UNSET if pauses is None else read_memory(pauses),
-        producers=_producers(broker, wanted.topic) if wanted.clients else None,
+        start_time=asked.started_at // SECOND,
+        topics=[],
+        memory=UNSET if asked.pauses is None else read_memory(asked.pauses),
+        producers=[],
     )
 
 
-def _topics(broker: Broker, wanted: Filter, now: int) -> list[TopicStats] | None:
-    if not wanted.topic:
-        topics = sorted(broker.topics.values(), key=lambda topic: topic.name)
-    elif wanted.topic in broker.topics:
-        topics = [broker.topics[wanted.topic]]
-    else:
-        return None
-    if wanted.channel:
-        topics = [topic for topic in topics if wanted.channel in topic.channels]
-    return [_topic(topic, wanted, now) for topic in topics]
+def producers(broker: Broker, topic: str) -> list[Session]:
+    """Whoever has published, or has published to this topic."""
+    return [s for s in broker.sessions.values() if (topic in s.pub_counts if topic else s.pub_counts)]
 
 
-def _topic(topic: Topic, wanted: Filter, now: int) -> TopicStats:
-    channels = sorted(topic.channels.values(), key=lambda channel: channel.name)
+def topic_stats(topic: Topic, channels: list[Channel], now: int) -> TopicStats:
+    """One topic, of which these are the channels."""
     windows = [channel.latency for channel in channels if channel.latency is not None]
     latency = _latency(merged_result(windows[0].percentiles, windows, now) if windows else None)
-    if wanted.channel:
-        channels = [topic.channels[wanted.channel]]
     return TopicStats(
         topic_name=topic.name,
-        channels=[_channel(channel, wanted, now) for channel in channels],
+        channels=[],
         depth=topic.depth(),
         backend_depth=topic.waiting.backend_depth(),
         message_count=topic.message_count,
@@ -166,10 +161,8 @@ def _topic(topic: Topic, wanted: Filter, now: int) -> TopicStats:
     )
 
 
-def _channel(channel: Channel, wanted: Filter, now: int) -> ChannelStats:
-    clients = None
-    if wanted.clients:
-        clients = [_client(s.session, s, wanted.topic) for s in channel.subscribers]
+def channel_stats(channel: Channel, asked: Question) -> ChannelStats:
+    """One channel."""
     return ChannelStats(
         channel_name=channel.name,
         depth=channel.queue.depth(),
@@ -180,22 +173,24 @@ def _channel(channel: Channel, wanted: Filter, now: int) -> ChannelStats:
         requeue_count=channel.requeue_count,
         timeout_count=channel.timeout_count,
         client_count=len(channel.subscribers),
-        clients=clients,
+        clients=[] if asked.clients else None,
         paused=channel.paused,
-        e2e_processing_latency=_latency(None if channel.latency is None else channel.latency.result(now)),
+        e2e_processing_latency=_latency(
+            None if channel.latency is None else channel.latency.result(asked.now)
+        ),
     )
 
 
-def _producers(broker: Broker, topic: str) -> list[ClientStats] | None:
-    """Whoever has published, or has published to this topic."""
-    sessions = (s for s in broker.sessions.values() if (topic in s.pub_counts if topic else s.pub_counts))
-    return [_client(session, session.subscriber, topic) for session in sessions] or None
+def pub_counts(session: Session, topic: str) -> list[tuple[str, int]]:
+    """What a client has published, by topic; with a topic, to that one."""
+    if topic:
+        return [(topic, session.pub_counts[topic])] if topic in session.pub_counts else []
+    return sorted(session.pub_counts.items())
 
 
-def _client(session: Session, subscriber: Subscriber | None, topic: str) -> ClientStats:
+def client_stats(session: Session, subscriber: Subscriber | None, *, publishes: bool) -> ClientStats:
+    """One connection. If it publishes, its counts are to be filled in."""
     identity = session.identity
-    counts = sorted(session.pub_counts.items())
-    pub_counts = [PubCount(name, count) for name, count in counts if not topic or name == topic]
     return ClientStats(
         client_id=_clean(identity.client_id),
         hostname=_clean(identity.hostname),
@@ -213,7 +208,7 @@ def _client(session: Session, subscriber: Subscriber | None, topic: str) -> Clie
         user_agent=_clean(identity.user_agent),
         topology_zone=_clean(identity.topology_zone),
         topology_region=_clean(identity.topology_region),
-        pub_counts=pub_counts or UNSET,
+        pub_counts=[] if publishes else UNSET,
         tls=identity.tls,
     )
 
@@ -233,76 +228,3 @@ def _number(value: float) -> float:
 def _clean(text: str) -> str:
     """JSON lets clients send half a surrogate pair, which can't be encoded again."""
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-# -- as text
-
-
-def as_text(document: Stats, started_at: int, now: int) -> str:
-    """The document as NSQ prints it. `started_at` and `now` are ns since the epoch."""
-    return "".join(f"{line}\n" for line in _lines(document, started_at, now))
-
-
-def _lines(document: Stats, started_at: int, now: int) -> Iterator[str]:
-    start = datetime.fromtimestamp(started_at // SECOND).astimezone().isoformat(timespec="seconds")
-    yield f"nsqd v{document.version} (built w/{built_with()})"
-    yield f"start_time {start.replace('+00:00', 'Z')}"
-    yield f"uptime {Duration(now - started_at)}"
-    yield from ("", f"Health: {document.health}")
-    if not isinstance(document.memory, UnsetType):
-        yield from ("", "Memory:")
-        for key, value in msgspec.structs.asdict(document.memory).items():
-            yield f"   {key:<25}\t{value}"
-    yield from ("", "Topics:" if document.topics else "Topics: None")
-    for index, topic in enumerate(document.topics or ()):
-        if index:
-            yield ""
-        yield from _topic_lines(topic, now)
-    yield from ("", "Producers:" if document.producers else "Producers: None")
-    for producer in document.producers or ():
-        yield f"   {_client_line(producer, now)}"
-
-
-def _topic_lines(topic: TopicStats, now: int) -> Iterator[str]:
-    yield (
-        f"{'*P ' if topic.paused else '   '}[{topic.topic_name:<15}] depth: {topic.depth:<5} "
-        f"be-depth: {topic.backend_depth:<5} msgs: {topic.message_count:<8} "
-        f"e2e%: {_latency_list(topic.e2e_processing_latency)}"
-    )
-    for channel in topic.channels:
-        yield (
-            f"{'   *P ' if channel.paused else '      '}[{channel.channel_name:<25}] depth: {channel.depth:<5} "
-            f"be-depth: {channel.backend_depth:<5} inflt: {channel.in_flight_count:<4} "
-            f"def: {channel.deferred_count:<4} re-q: {channel.requeue_count:<5} "
-            f"timeout: {channel.timeout_count:<5} msgs: {channel.message_count:<8} "
-            f"e2e%: {_latency_list(channel.e2e_processing_latency)}"
-        )
-        for client in channel.clients or ():
-            yield f"        {_client_line(client, now)}"
-
-
-def _client_line(client: ClientStats, now: int) -> str:
-    port = client.remote_address.rpartition(":")[2]
-    name = f"{client.hostname}:{port} {client.user_agent}"
-    connected = Duration(max(now // SECOND - client.connect_ts, 0) * SECOND)
-    if not isinstance(client.pub_counts, UnsetType):
-        total = sum(count.count for count in client.pub_counts)
-        topics = ",".join(f"{count.topic}={count.count}" for count in client.pub_counts)
-        return f"[{client.version} {name:<21}] msgs: {total:<8} topics: {topics} connected: {connected}"
-    return (
-        f"[{client.version} {name:<21}] state: {client.state} inflt: {client.in_flight_count:<4} "
-        f"rdy: {client.ready_count:<4} fin: {client.finish_count:<8} re-q: {client.requeue_count:<8} "
-        f"msgs: {client.message_count:<8} connected: {connected}"
-    )
-
-
-def _latency_list(latency: Latency) -> str:
-    return ", ".join(_short(one.value) for one in latency.percentiles or ())
-
-
-def _short(nanoseconds: int) -> str:
-    """`1.5ms`: one decimal and the largest unit that the value exceeds."""
-    for unit, size in (("s", SECOND), ("ms", MILLISECOND), ("us", MICROSECOND)):
-        if nanoseconds > size:
-            return f"{nanoseconds / size:.1f}{unit}"
-    return f"{nanoseconds:.1f}ns"

@@ -17,6 +17,7 @@ from nsqkit.nsqlookupd.connection import Connection
 from nsqkit.nsqlookupd.options import NsqlookupdOptions
 from nsqkit.nsqlookupd.registrations import Registrations
 from nsqkit.version import NSQ_VERSION, version_line
+from nsqkit.web.long_answer import Slices
 from nsqkit.web.profiler import Profiler
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Nsqlookupd:
         self.log = log or Log(self.options.log_prefix, self.options.log_level)
         self.clock = Clock()
         self.profiler = Profiler()
+        self.slices = Slices()
         self.registrations = Registrations(
             int(self.options.inactive_producer_timeout), int(self.options.tombstone_lifetime)
         )

@@ -4,23 +4,18 @@ Names are not checked where they are only looked up: one that can't be is not kn
 topic, is refused: no script should wipe a cluster by it.
 """
 
-from functools import cache
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
-import msgspec
-
-from nsqkit.gojson import encode_json
-from nsqkit.nsqlookupd.registrations import NEVER, Peer, Registrations
+from nsqkit.nsqlookupd import pages
+from nsqkit.nsqlookupd.registrations import Registrations
 from nsqkit.version import NSQ_VERSION, build
 from nsqkit.web import pprof
-from nsqkit.web.answers import Answer, Style, encoded_answer, json_answer
+from nsqkit.web.answers import Answer, Style, json_answer
 from nsqkit.web.call import Call
 from nsqkit.web.errors import BadRequest, NotFound
 from nsqkit.web.host import Host
+from nsqkit.web.long_answer import long_json
 from nsqkit.web.routes import Route, Routes
-
-GO_ZERO_TIME: Final = -6795364578871345152
-"""When a producer was tombstoned that never was, according to NSQ: January of the year 1, in ns of the Unix epoch."""
 
 EVERYTHING: Final = "*"
 
@@ -54,50 +49,41 @@ def info(_: Daemon, __: Call) -> Answer:
 
 
 @queries.get("/lookup", params="topic")
-def lookup(lookupd: Daemon, call: Call) -> Answer:
+async def lookup(lookupd: Daemon, call: Call) -> Answer:
     """List a topic's channels, and its producers but for the inactive and the tombstoned ones."""
     now = lookupd.now()
     topic = lookupd.registrations.topics(now).get(_known(call))
     if topic is None:
         raise NotFound("TOPIC_NOT_FOUND")
-    documents = [peer.document for peer in lookupd.registrations.find(topic, now)]
-    return _list_answer(
-        b'{"channels":%b,"producers":[' % encode_json(sorted(topic.channels)), documents, b"]}"
-    )
+    return await long_json(lookupd.slices, pages.lookup_page(lookupd.registrations, topic, now))
 
 
 @queries.get("/topics")
-def topics(lookupd: Daemon, _: Call) -> dict[str, list[str]]:
+async def topics(lookupd: Daemon, _: Call) -> Answer:
     """List every topic, sorted."""
-    return {"topics": sorted(lookupd.registrations.topics(lookupd.now()))}
+    return await long_json(
+        lookupd.slices, pages.names_page(b"topics", lookupd.registrations.topics(lookupd.now()))
+    )
 
 
 @queries.get("/channels", params="topic")
-def channels(lookupd: Daemon, call: Call) -> dict[str, list[str]]:
+async def channels(lookupd: Daemon, call: Call) -> Answer:
     """List a topic's channels, sorted; none if it is not known."""
     topic = lookupd.registrations.topics(lookupd.now()).get(_known(call))
-    return {"channels": sorted(topic.channels) if topic is not None else []}
+    found = topic.channels if topic is not None else ()
+    return await long_json(lookupd.slices, pages.names_page(b"channels", found))
 
 
 @queries.get("/nodes")
-def nodes(lookupd: Daemon, _: Call) -> Answer:
+async def nodes(lookupd: Daemon, _: Call) -> Answer:
     """List every active nsqd with its topics, and for which of them it is tombstoned."""
-    now, registrations = lookupd.now(), lookupd.registrations
-    found = [_node(peer, *registrations.topics_of(peer, now)) for peer in registrations.nodes(now)]
-    return _list_answer(b'{"producers":[', found, b"]}")
+    return await long_json(lookupd.slices, pages.nodes_page(lookupd.registrations, lookupd.now()))
 
 
 @queries.get("/debug")
-def debug(lookupd: Daemon, _: Call) -> Answer:
+async def debug(lookupd: Daemon, _: Call) -> Answer:
     """Show everything that is known of producers, by `category:key:subkey`."""
-    entry = cache(_entry)  # one nsqd is in many lists, and looks the same in most of them
-    lists = [
-        b'"%b":[%b]'
-        % (name.encode(), b",".join([entry(peer, at) for peer, at in peers]))  # nothing to escape
-        for name, peers in lookupd.registrations.everything(lookupd.now())
-        if peers
-    ]
-    return _list_answer(b"{", lists, b"}")
+    return await long_json(lookupd.slices, pages.debug_page(lookupd.registrations, lookupd.now()))
 
 
 @changes.post("/topic/create", params="topic")
@@ -150,28 +136,3 @@ def _known(call: Call) -> str:
     if topic == EVERYTHING:
         raise BadRequest("INVALID_ARG_TOPIC")
     return topic
-
-
-def _list_answer(head: bytes, items: list[bytes], tail: bytes) -> Answer:
-    """JSON that is long by its list: `head`, the items, `tail`, put together once."""
-    items = items or [b""]
-    items[0] = head + items[0]
-    items[-1] += tail
-    return encoded_answer(b",".join(items))
-
-
-def _node(peer: Peer, topics: list[str], tombstones: list[bool]) -> bytes:
-    """What /nodes says of a peer: what /lookup does, and its topics."""
-    encode = msgspec.json.encode  # nothing to escape
-    return b'%b,"tombstones":%b,"topics":%b}' % (peer.document[:-1], encode(tombstones), encode(topics))
-
-
-def _entry(peer: Peer, tombstoned_at: int) -> bytes:
-    """What /debug says of a peer in one list."""
-    fields: dict[str, Any] = msgspec.json.decode(peer.document)
-    del fields["remote_address"]
-    fields["id"] = peer.id
-    fields["last_update"] = peer.last_update
-    fields["tombstoned"] = tombstoned_at != NEVER
-    fields["tombstoned_at"] = tombstoned_at if tombstoned_at != NEVER else GO_ZERO_TIME
-    return encode_json(dict(sorted(fields.items())))

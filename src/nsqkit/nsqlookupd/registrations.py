@@ -11,7 +11,7 @@ or, when the last connection that had them broke, after the time in which nsqds 
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from nsqkit.address import join_address
@@ -196,35 +196,23 @@ class Registrations:
         self._forget_abandoned(now)
         return self._topics
 
-    def find(self, topic: Topic, now: int) -> list[Peer]:
-        """The peers to consume a topic from: active, and not tombstoned for it."""
-        oldest = now - self._inactive_after
+    def peers(self) -> list[Peer]:
+        """Every peer that is connected, inactive ones too."""
+        return [*self._peers.values()]
+
+    def is_active(self, peer: Peer, now: int) -> bool:
+        """Was it heard of lately?"""
+        return peer.last_update >= now - self._inactive_after
+
+    def is_shown(self, producer: Producer, now: int) -> bool:
+        """May it be consumed from: is it active, and not tombstoned for the topic?"""
         grave = now - self._tombstone_lifetime  # a tombstone set at this time or before is over
-        return [
-            producer.peer
-            for producer in topic.producers
-            if producer.peer.last_update >= oldest and producer.tombstoned_at <= grave
-        ]
+        return self.is_active(producer.peer, now) and producer.tombstoned_at <= grave
 
-    def nodes(self, now: int) -> list[Peer]:
-        """Every active peer."""
-        oldest = now - self._inactive_after
-        return [peer for peer in self._peers.values() if peer.last_update >= oldest]
-
-    def topics_of(self, peer: Peer, now: int) -> tuple[list[str], list[bool]]:
-        """A peer's topics, sorted; and for each whether the peer is tombstoned there now."""
-        grave = now - self._tombstone_lifetime
-        names = sorted(peer.producers)
-        return names, [peer.producers[name].tombstoned_at > grave for name in names]
-
-    def everything(self, now: int) -> Iterator[tuple[str, list[tuple[Peer, int]]]]:
-        """`category:key:subkey`, and the peers there with the times of their tombstones: as NSQ keeps it."""
-        yield "client::", [(peer, NEVER) for peer in self._peers.values()]
-        for topic in self.topics(now).values():
-            yield f"topic:{topic.name}:", [(p.peer, p.tombstoned_at) for p in topic.producers]
-            for channel in topic.channels.values():
-                having = [(p.peer, NEVER) for p in topic.producers if channel in p.peer.channels]
-                yield f"channel:{topic.name}:{channel.name}", having
+    def is_tombstoned(self, peer: Peer, topic: str, now: int) -> bool:
+        """Is a peer hidden now from those who look up a topic?"""
+        producer = peer.producers.get(topic)
+        return producer is not None and producer.tombstoned_at > now - self._tombstone_lifetime
 
     # -- helpers
 

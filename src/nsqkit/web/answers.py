@@ -26,7 +26,7 @@ LINGER: Final = 0.5
 
 Header = tuple[bytes, bytes]
 
-_NSQ: Final[Header] = (b"x-nsq-content-type", b"nsq; version=1.0")
+NSQ: Final[Header] = (b"x-nsq-content-type", b"nsq; version=1.0")
 _CLOSE: Final[Header] = (b"connection", b"close")
 
 
@@ -81,7 +81,7 @@ def answer(value: object, style: Style) -> Answer:
         return value
     if value == "OK" and style is Style.NSQ:
         return _OK
-    headers = [_NSQ] if style is Style.NSQ else []
+    headers = [NSQ] if style is Style.NSQ else []
     if isinstance(value, str):
         return Answer(200, value.encode("utf-8", "replace"), TEXT, headers)
     if style is Style.ENVELOPE:
@@ -98,17 +98,12 @@ def refusal(error: HttpError, style: Style, headers: Sequence[Header] = ()) -> A
     if style is Style.ENVELOPE:
         return Answer(500, _envelope(500, error.text, None), JSON, headers, closes=error.unread)
     body = encode_json({"message": error.text})
-    return Answer(error.status, body, JSON, [_NSQ, *headers], closes=error.unread)
+    return Answer(error.status, body, JSON, [NSQ, *headers], closes=error.unread)
 
 
 def json_answer(value: object, headers: Sequence[Header]) -> Answer:
     """A value as JSON, as `answer` makes it, with further headers."""
-    return encoded_answer(encode_json(value), headers)
-
-
-def encoded_answer(json: bytes, headers: Sequence[Header] = ()) -> Answer:
-    """A value that is JSON already, as `answer` makes it, with further headers."""
-    return Answer(200, json, JSON, [_NSQ, *headers])
+    return Answer(200, encode_json(value), JSON, [NSQ, *headers])
 
 
 def _envelope(status: int, text: str, data: object) -> bytes:
@@ -127,4 +122,4 @@ async def _linger(receive: Receive) -> None:
         return
 
 
-_OK: Final = Answer(200, b"OK", TEXT, [_NSQ])
+_OK: Final = Answer(200, b"OK", TEXT, [NSQ])

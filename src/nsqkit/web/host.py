@@ -4,6 +4,7 @@ from typing import Protocol
 
 from nsqkit.log import Log
 from nsqkit.options import Options
+from nsqkit.web.long_answer import Slices
 from nsqkit.web.profiler import Profiler
 
 
@@ -21,3 +22,7 @@ class Host(Protocol):
     @property
     def profiler(self) -> Profiler:
         """What takes CPU profiles."""
+
+    @property
+    def slices(self) -> Slices:
+        """What shares out the event loop among long pieces of work."""

@@ -20,6 +20,7 @@ from uvicorn.server import ServerState
 
 from nsqkit.log import Log
 from nsqkit.web.host import Host
+from nsqkit.web.long_answer import CONNECTION
 
 BACKLOG: Final = 4096  # connections waiting to be accepted
 KEEP_ALIVE: Final = 300  # seconds for which an idle connection stays open
@@ -125,6 +126,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         # As in Go, `#` is no fragment here: names end in `#ephemeral`.
         self.scope["query_string"] = self.url.partition(b"?")[2]
+        self.scope[CONNECTION] = self.transport  # type: ignore[typeddict-unknown-key]
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body is there."""

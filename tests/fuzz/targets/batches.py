@@ -6,7 +6,7 @@ message sizes, from which a body of up to some hundred kilobytes is made, maybe 
 
 from typing import Final
 
-from nsqkit.nsqd.web.publishing import _split, _unpack
+from nsqkit.nsqd.web.publishing import _lines, _unpack
 from nsqkit.web.errors import TooLarge
 from nsqkit.wire.commands import CommandReader
 from nsqkit.wire.errors import ClientError
@@ -86,7 +86,7 @@ def _check_http(body: bytes) -> None:
 def _check_lines(body: bytes) -> None:
     lines = [line for line in body.split(b"\n") if line]
     try:
-        data, count = _split(body, MAX_MESSAGE)
+        data, count = _lines(body, MAX_MESSAGE)
     except TooLarge as error:
         same("MSG_TOO_BIG", error.text)
         assert any(len(line) > MAX_MESSAGE for line in lines)

@@ -11,6 +11,7 @@ from nsqkit.nsqlookupd.registrations import Peer, Registrations
 from nsqkit.nsqlookupd.session import MAX_BODY, MAX_LINE, Session
 from nsqkit.wire.registration import ReplyReader
 from tests.fuzz.source import Source, ways
+from tests.nsqlookupd.views import everything, nodes
 
 NOW: Final = 1_700_000_000_000_000_000
 INTRODUCTION: Final = b'{"version":"1.3.0"}'
@@ -66,13 +67,13 @@ def _payloads(raw: bytes) -> list[bytes]:
 
 def _everything(registrations: Registrations) -> Registry:
     return {
-        key: [(peer.id, since) for peer, since in having] for key, having in registrations.everything(NOW)
+        key: [(peer.id, since) for peer, since in having] for key, having in everything(registrations, NOW)
     }
 
 
 def _check(registrations: Registrations) -> None:
     """The invariants of the registry."""
-    peers = registrations.nodes(NOW)
+    peers = nodes(registrations, NOW)
     for topic in registrations.topics(NOW).values():
         assert valid_name(topic.name)
         assert topic.producers or not is_ephemeral(topic.name) or topic in registrations._abandoned

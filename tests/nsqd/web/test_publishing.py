@@ -5,6 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nsqkit.nsqd.core.store import StoreError
+from nsqkit.nsqd.web import publishing
 
 NOW = 1_700_000_000 * 10**9
 TOO_LONG = "x" * 65
@@ -138,6 +139,17 @@ def test_mpub_lines(http, waiting):
 
     assert (200, b"OK") == (got.status, got.body)
     assert [b"one", b"two\r", b"three"] == waiting("t")
+
+
+@pytest.mark.parametrize("portion", [1, 2, 3, 5, 100])
+def test_mpub_lines_in_portions(http, monkeypatch, portion, waiting):
+    """Long bodies are cut bit by bit, and the lines are the same wherever a bit ends."""
+    monkeypatch.setattr(publishing, "PORTION", portion)
+    http.post("/mpub?topic=t", b"a\n\nbb\r\n\n\nccc\nd\n")
+    http.post("/mpub?topic=t", b"e\nf")
+
+    assert [b"a", b"bb\r", b"ccc", b"d", b"e", b"f"] == waiting("t")
+    http.is_error(http.post("/mpub?topic=u", b"a\n" * 50 + b"x" * 101), 413, "MSG_TOO_BIG")
 
 
 @pytest.mark.parametrize("flag", ["true", "1", "yes", "", "TRUE"])

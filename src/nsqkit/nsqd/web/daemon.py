@@ -7,6 +7,7 @@ from nsqkit.log import Level, Log
 from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.memory import GcPauses
 from nsqkit.nsqd.options import NsqdOptions
+from nsqkit.web.long_answer import Slices
 from nsqkit.web.profiler import Profiler
 
 
@@ -22,6 +23,7 @@ class Daemon(Protocol):
     http_port: int  # likewise; 0 without HTTP
     profiler: Profiler
     gc_pauses: GcPauses
+    slices: Slices
 
     def now(self) -> int:
         """The time."""

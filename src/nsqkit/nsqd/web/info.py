@@ -4,7 +4,8 @@ import socket
 from typing import Final
 
 from nsqkit.errors import OptionError
-from nsqkit.nsqd import stats
+from nsqkit.nsqd.stats import Question, health_text
+from nsqkit.nsqd.stats_pages import json_page, text_page
 from nsqkit.nsqd.web.daemon import Daemon
 from nsqkit.options import config_value, with_live_value
 from nsqkit.options.duration import SECOND
@@ -13,6 +14,7 @@ from nsqkit.version import NSQ_VERSION, build
 from nsqkit.web.answers import Answer, Style, json_answer
 from nsqkit.web.call import Call
 from nsqkit.web.errors import BadRequest, Internal, TooLarge
+from nsqkit.web.long_answer import long_json, long_text
 from nsqkit.web.routes import Body, Routes
 
 LOOKUPDS: Final = "nsqlookupd_tcp_addresses"
@@ -26,7 +28,7 @@ _OURS: Final = (b"x-nsqkit-version", build().encode())
 @routes.add("GET", "HEAD", path="/ping", style=Style.PLAIN)
 def ping(nsqd: Daemon, _: Call) -> str:
     """Say OK, or 500 and `NOK - <reason>` while something fails that messages depend on."""
-    health = stats.health_text(nsqd.broker)
+    health = health_text(nsqd.broker)
     if health != "OK":
         raise Internal(health)
     return health
@@ -54,20 +56,20 @@ def info(nsqd: Daemon, _: Call) -> Answer:
 
 
 @routes.get("/stats", params="[format], [topic], [channel], [include_clients], [include_mem]")
-async def show_stats(nsqd: Daemon, call: Call) -> stats.Stats | str:
+async def show_stats(nsqd: Daemon, call: Call) -> Answer:
     """Everything that is counted, as text or with `format=json` as JSON."""
     await nsqd.settle()
-    wanted = stats.Filter(
+    asked = Question(
         topic=call.params.get("topic", ""),
         channel=call.params.get("channel", ""),
         clients=call.switch("include_clients"),
+        started_at=nsqd.started_at,
+        now=nsqd.now(),
+        pauses=nsqd.gc_pauses if call.switch("include_mem") else None,
     )
-    pauses = nsqd.gc_pauses if call.switch("include_mem") else None
-    now = nsqd.now()
-    document = stats.collect(nsqd.broker, nsqd.started_at, wanted, pauses, now)
     if call.params.get("format") == "json":
-        return document
-    return stats.as_text(document, nsqd.started_at, now)
+        return await long_json(nsqd.slices, json_page(nsqd.broker, asked))
+    return await long_text(nsqd.slices, text_page(nsqd.broker, asked))
 
 
 @routes.get("/config/{option}")

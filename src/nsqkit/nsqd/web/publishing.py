@@ -8,6 +8,7 @@ from nsqkit.nsqd.core.topic import EXITING
 from nsqkit.nsqd.web.daemon import Daemon
 from nsqkit.web.call import Call
 from nsqkit.web.errors import BadRequest, TooLarge, Unavailable
+from nsqkit.web.long_answer import Slices
 from nsqkit.web.routes import Body, Routes
 from nsqkit.wire.commands import CommandReader
 from nsqkit.wire.errors import BadBody, BadMessage, PublishFailed
@@ -20,6 +21,9 @@ routes: Final = Routes[Daemon]("Publishing")
 _ONLY_TOPIC: Final = re.compile(rb"topic=([.a-zA-Z0-9_-]{1,64})")  # nearly every query there is
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
 _MILLISECOND: Final = 1_000_000
+
+PORTION: Final = 16_384
+"""Bytes of a body that are cut into lines at once: a millisecond's work if they are all of one letter."""
 
 
 @routes.post("/pub", params="topic, [defer]", body=MESSAGE, hot=True)
@@ -48,7 +52,7 @@ async def publish_batch(nsqd: Daemon, call: Call, topic: str) -> None:
     if _is_binary(nsqd, call):
         data, count = _unpack(call.body, nsqd.options.max_msg_size, nsqd.options.max_body_size)
     else:
-        data, count = _split(call.body, nsqd.options.max_msg_size)
+        data, count = await _split(call.body, nsqd.options.max_msg_size, nsqd.slices)
     await publish(nsqd, topic, data, count, due)
 
 
@@ -84,8 +88,23 @@ def _is_binary(nsqd: Daemon, call: Call) -> bool:
     return value not in {None, "false", "0"}
 
 
-def _split(body: bytes, max_message: int) -> tuple[bytes, int]:
+async def _split(body: bytes, max_message: int, slices: Slices) -> tuple[bytes, int]:
     """The lines, each behind its size, and how many there are. A CR stays; empty lines don't count."""
+    if len(body) <= PORTION:
+        return _lines(body, max_message)
+    parts: list[bytes] = []
+    count = start = 0
+    while start < len(body):
+        await slices.turn()
+        end = body.find(b"\n", start + PORTION) + 1 or len(body)
+        part, lines = _lines(body[start:end], max_message)
+        parts.append(part)
+        count += lines
+        start = end
+    return b"".join(parts), count
+
+
+def _lines(body: bytes, max_message: int) -> tuple[bytes, int]:
     lines = [line for line in body.split(b"\n") if line]
     if lines and max(map(len, lines)) > max_message:
         raise TooLarge("MSG_TOO_BIG")
