@@ -1,12 +1,14 @@
 # `make run` and `make test` do all the set-up themselves; they need Python 3.11 or newer with venv, and for
-# `make test` a C compiler.
+# `make test` a C compiler. Both fetch packages from the index that pip is set up with.
 
 PYTHON ?= python3
 VENV := .venv
 PURE := .venv-pure
+RUN := .venv-run
 PIP := -m pip --disable-pip-version-check --quiet
 JOBS ?= 2
 
+NEW_ENOUGH := import sys; sys.exit("nsqkit needs Python 3.11 or newer: make PYTHON=..." if sys.version_info < (3, 11) else 0)
 SOURCES := pyproject.toml setup.py $(shell find src -name '*.py' -o -name py.typed)
 CONFORMANCE := $(abspath ../shared/conformance)
 
@@ -19,14 +21,14 @@ NOT_YET := \
 	--deselect=public/test_more.py::test_local_deliveries_are_counted \
 	--deselect=public/test_more.py::test_same_zone_goes_first
 
-.PHONY: run test check suite suite-pure conformance simulate mutate faults soak fuzz fuzz-fixed bench docs lock format clean
+.PHONY: run test check suite suite-pure wheel sdist installs conformance simulate mutate faults soak fuzz fuzz-fixed bench docs lock format clean
 
 # The compiled build: nsqlookupd and nsqd in the foreground. FLAGS="--nsqd 3 -- --mem-queue-size=0" adds flags.
-run: $(VENV)/installed
-	$(VENV)/bin/nsqkit up $(FLAGS)
+run: $(RUN)/installed
+	$(RUN)/bin/nsqkit up $(FLAGS)
 
 # Everything CI runs.
-test: check suite-pure suite conformance simulate fuzz-fixed
+test: check suite-pure suite conformance simulate fuzz-fixed installs
 
 check: $(VENV)/installed
 	$(VENV)/bin/ruff check
@@ -84,6 +86,19 @@ $(PURE)/fuzzing: $(PURE)/installed
 		echo 'atheris is not to be had for this Python; fuzzing without it'
 	@touch $@
 
+# What is published, in dist/, each built in an environment of its own.
+wheel sdist: $(VENV)/installed
+	rm -rf build/lib* build/bdist*
+	@mkdir -p build
+	rm -f dist/$(if $(filter wheel,$@),*.whl,*.tar.gz)
+	NSQKIT_REQUIRE_COMPILED=1 $(VENV)/bin/python -m build --$@ --outdir dist . > build/$@.log 2>&1 || \
+		{ tail -n 30 build/$@.log; echo '$@ failed: if it is the package index that did not answer, try again'; exit 1; }
+	@ls dist/$(if $(filter wheel,$@),*.whl,*.tar.gz)
+
+# Both, installed as a stranger would: tests/installs/run.py.
+installs: sdist wheel
+	$(VENV)/bin/python -m tests.installs.run
+
 bench: $(VENV)/installed
 	$(VENV)/bin/nsqkit bench $(ARGS)
 
@@ -105,12 +120,26 @@ lock:
 	rm -rf .venv-lock
 
 clean:
-	rm -rf build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache $(VENV) $(PURE)
+	rm -rf build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache $(VENV) $(PURE) $(RUN)
+
+# To run, nothing else is installed than what running needs. pip builds in an environment of its own, which goes.
+$(RUN)/installed: export PIP_CONSTRAINT = $(CURDIR)/requirements-dev.lock
+$(RUN)/installed: export PIP_BUILD_CONSTRAINT = $(CURDIR)/requirements-dev.lock
+$(RUN)/installed: requirements.lock requirements-dev.lock $(SOURCES)
+	@$(PYTHON) -c '$(NEW_ENOUGH)'
+	@echo '1 of 3: a virtual environment in $(RUN)'
+	@test -x $(RUN)/bin/python || $(PYTHON) -m venv $(RUN)
+	@echo '2 of 3: the packages of requirements.lock'
+	@$(RUN)/bin/python $(PIP) install -r requirements.lock
+	@echo '3 of 3: compiling nsqkit, half a minute or more'
+	@rm -rf build/lib* build/bdist*
+	@$(RUN)/bin/python $(PIP) install --no-deps --force-reinstall .
+	@$(RUN)/bin/nsqd --version
+	@touch $@
 
 # A virtual environment with what the lock says.
 %/locked: requirements-dev.lock
-	@$(PYTHON) -c 'import sys; sys.exit("nsqkit needs Python 3.11 or newer: make PYTHON=..." \
-		if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -c '$(NEW_ENOUGH)'
 	$(PYTHON) -m venv --clear $*
 	$*/bin/python $(PIP) install -r requirements-dev.lock
 	@touch $@

@@ -1,11 +1,13 @@
-"""Compiles the data plane with mypyc. Everything else about the package is in pyproject.toml.
+"""Compiles the data plane with mypyc, and makes README.md readable elsewhere. The rest is in pyproject.toml.
 
 NSQKIT_PURE=1 skips compiling. NSQKIT_REQUIRE_COMPILED=1 makes it an error if compiling fails; otherwise the
 package is installed uncompiled, as if NSQKIT_PURE were set, and a line says so: same behaviour, less speed.
 """
 
 import os
+import re
 import sys
+import tomllib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -94,4 +96,15 @@ class BuildDataPlane(build_ext):
         super().build_extensions()
 
 
-setup(ext_modules=translated(), cmdclass={"build_ext": BuildDataPlane})
+def readme() -> str:
+    """README.md with links that lead somewhere from wherever the package's description is shown."""
+    urls = tomllib.loads(Path("pyproject.toml").read_text("utf-8"))["project"]["urls"]
+    return re.sub(r"\]\((?!\w+:|#)", f"]({urls['Source']}/blob/main/", Path("README.md").read_text("utf-8"))
+
+
+setup(
+    ext_modules=translated(),
+    cmdclass={"build_ext": BuildDataPlane},
+    long_description=readme(),
+    long_description_content_type="text/markdown",
+)
