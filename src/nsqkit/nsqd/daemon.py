@@ -33,6 +33,7 @@ from nsqkit.nsqd.options import NsqdOptions
 from nsqkit.nsqd.settings import settings_of
 from nsqkit.nsqd.storage.diskqueue import queues_among
 from nsqkit.nsqd.storage.files import FileStorage
+from nsqkit.nsqd.storage.segment import is_segment
 from nsqkit.nsqd.turns import Turns
 from nsqkit.options.duration import Duration
 from nsqkit.version import NSQ_VERSION, version_line
@@ -139,7 +140,7 @@ class Nsqd:
             for warning in known.warnings:
                 self.log.warning(warning)
             entries = disk.names(self.data_path)
-            found = [t for name in entries if self._is_log(name) and (t := topic_of_directory(name))]
+            found = [t for name in entries if (t := topic_of_directory(name)) and self._is_log(name)]
             names = {topic.name for topic in known.topics}.union(found)
             replayed = storage.replay_journal(names.__contains__)
             if replayed:
@@ -158,7 +159,12 @@ class Nsqd:
             raise StartError(str(error)) from error
 
     def _is_log(self, name: str) -> bool:
-        return any(file.endswith(".log") for file in self.machine.disk.names(f"{self.data_path}/{name}"))
+        path = f"{self.data_path}/{name}"
+        try:
+            return any(is_segment(file) for file in self.machine.disk.names(path))
+        except OSError as error:
+            self.log.warning(f"{path}: passed over, it can't be read: {error.strerror}")
+            return False
 
     def _restore(self, topic: metadata.TopicState) -> None:
         channels = {channel.name: channel.paused for channel in topic.channels}

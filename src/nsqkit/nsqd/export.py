@@ -25,6 +25,7 @@ from nsqkit.nsqd.datapath import DataPathLock, topic_directory, topic_of_directo
 from nsqkit.nsqd.storage.disk import Disk
 from nsqkit.nsqd.storage.diskqueue import Queue, StoredMessage, find_queues, write_queue
 from nsqkit.nsqd.storage.files import FileStorage
+from nsqkit.nsqd.storage.segment import is_segment
 from nsqkit.wire.message import Message
 
 MAX_BYTES_PER_FILE: Final = 104_857_600  # NSQ's own
@@ -196,7 +197,12 @@ def _topics(data_path: str) -> list[metadata.TopicState]:
         topic = topic_of_directory(name)
         if topic is None or topic in topics or not os.path.isdir(path):
             continue
-        if any(file.endswith(".log") for file in os.listdir(path)):
+        try:
+            has_log = any(is_segment(file) for file in os.listdir(path))
+        except OSError as error:
+            _say(f"{path}: passed over, it can't be read: {error.strerror}")
+            continue
+        if has_log:
             _say(f"nsqd.dat does not name {topic}, but its log is there")
             topics[topic] = metadata.TopicState(topic)
     return [topics[name] for name in sorted(topics)]

@@ -198,13 +198,29 @@ class TestDamage:
         """What has the name of a segment and no batch in it is set aside, with a line."""
         log = home.open()
         written = home.fill(log, 2)
-        for name, size in [("00000000000000000007.log", 1000), ("strange.log", 1000)]:
-            with open(f"{home.disk.root}/t/{name}", "wb") as file:
-                file.write(b"?" * size)
+        with open(f"{home.disk.root}/t/00000000000000000007.log", "wb") as file:
+            file.write(b"?" * 1000)
 
         assert list(enumerate(written)) == contents(home.reopen())
-        assert 2 == home.storage.damaged_count
-        assert 2 == len([name for name in os.listdir(f"{home.disk.root}/t") if name.endswith(".log.damaged")])
+        assert 1 == home.storage.damaged_count
+        assert os.path.exists(f"{home.disk.root}/t/00000000000000000007.log.damaged")
+
+    def test_files_of_others(self, home, contents):
+        """What has no name of ours is neither read, renamed nor removed, not even with the topic."""
+        log = home.open()
+        written = home.fill(log, 2)
+        names = ["access.log", "7.log", "9" * 20 + ".log", "notes", "00000000000000000007.log.old"]
+        for name in names:
+            with open(f"{home.disk.root}/t/{name}", "wb"):
+                pass  # an empty one is what a process leaves that dies while it makes a segment
+
+        log = home.reopen()
+        assert list(enumerate(written)) == contents(log)
+        assert 0 == home.storage.damaged_count
+        log.delete()
+
+        assert sorted(names) == sorted(os.listdir(f"{home.disk.root}/t"))
+        assert ["still there" in line for line in home.reports] == [True]
 
     def test_a_disk_that_can_not_be_written(self, home, contents):
         """Damage that can't be put aside is passed over all the same, and stays where it is."""

@@ -16,9 +16,9 @@ from nsqkit.nsqd.storage.jobs import CheckpointJob, SyncJob
 from nsqkit.nsqd.storage.journal import Journal
 from nsqkit.nsqd.storage.log import TopicLog
 from nsqkit.nsqd.storage.reader import CHECK_BLOCK
+from nsqkit.nsqd.storage.segment import PROBE
 
 FREE_SPACE: Final = "free space"  # cause of bad health: the reserve is touched
-PROBE: Final = "probe"  # a file that comes and goes, to see whether writing works again
 _PROBE_BYTES: Final = 65_536
 _GUARD_STEP: Final = 4_194_304  # bytes written between two looks at the free space
 

@@ -10,6 +10,7 @@ that were complete before that are removed. At a start the journal fills in what
 from __future__ import annotations
 
 import os
+import re
 from typing import Final
 
 from google_crc32c import value
@@ -22,6 +23,7 @@ from nsqkit.nsqd.storage.disk import Disk, write_all
 from nsqkit.nsqd.storage.segment import BATCH_HEADER, BATCH_MAGIC, decode, encode_header, whole_length
 
 SUFFIX: Final = ".journal"
+_FILE: Final = re.compile(r"[0-9]{10}\.journal")
 _FRONT: Final = 8  # name length and checksum
 _MAX_NAME: Final = 64
 
@@ -40,11 +42,7 @@ class Journal:
 
     def files(self) -> list[str]:
         """The journal's files, oldest first."""
-        names = [
-            n
-            for n in self._disk.names(self._directory)
-            if n.endswith(SUFFIX) and n[: -len(SUFFIX)].isdecimal()
-        ]
+        names = [name for name in self._disk.names(self._directory) if _FILE.fullmatch(name)]
         return [f"{self._directory}/{name}" for name in names]
 
     def start(self) -> None:

@@ -18,21 +18,21 @@ from nsqkit.nsqd.storage.jobs import CheckpointJob, SyncJob, SyncState
 from nsqkit.nsqd.storage.reader import CHECK_BLOCK, MAX_POSITION, LogReader
 from nsqkit.nsqd.storage.segment import (
     BATCH_HEADER,
+    CHECKPOINT,
     FILE_HEADER,
+    SUFFIX,
     Segment,
     encode_header,
     file_header,
     header_position,
+    is_ours,
+    is_segment,
 )
 from nsqkit.wire.message import NOWHERE
 
 if TYPE_CHECKING:
     from nsqkit.nsqd.storage.files import FileStorage
 
-SUFFIX: Final = ".log"
-CHECKPOINT: Final = "checkpoint"
-DIGITS: Final = 20  # of a segment's name
-_TOO_FAR: Final = f"{1 << 62:020d}"  # a name from here on is no position of ours
 _WORTH: Final = 1 << 20  # see `_worth`
 _WORTH_ON_A_FULL_DISK: Final = 4096  # a new segment takes a block as well
 
@@ -78,7 +78,7 @@ class TopicLog(TopicStore):
                 self._record, self.sync_state.reached = found
                 self._has_checkpoint = True
                 self._next = self._record.end
-        names = [name for name in disk.names(self._directory) if name.endswith(SUFFIX)]
+        names = [name for name in disk.names(self._directory) if is_segment(name)]
         for name in names:
             self._open_segment(name, last=name == names[-1])
         for index in range(1, len(self._segments)):
@@ -91,14 +91,12 @@ class TopicLog(TopicStore):
     def _open_segment(self, name: str, *, last: bool) -> None:
         """Take in a file. The position is in its name too, so a damaged header costs nothing if batches follow."""
         path = f"{self._directory}/{name}"
-        digits = name.removesuffix(SUFFIX)
-        whole_name = len(digits) == DIGITS and digits.isdecimal() and digits < _TOO_FAR
-        position: i64 = int(digits) if whole_name else -1
+        position: i64 = int(name.removesuffix(SUFFIX))
         file = self._disk.open(path)
         try:
             segment = Segment(path, position, self._disk.size(file))
-            whole = position >= 0 and header_position(self._disk.read(file, FILE_HEADER, 0)) == position
-            if whole or (position >= 0 and self._reader.next_whole(segment, file, FILE_HEADER) >= 0):
+            whole = header_position(self._disk.read(file, FILE_HEADER, 0)) == position
+            if whole or self._reader.next_whole(segment, file, FILE_HEADER) >= 0:
                 self._segments.append(segment)
             if not whole:
                 self._mend(segment, file, name, last)
@@ -115,7 +113,7 @@ class TopicLog(TopicStore):
                 write_all(self._disk, file, [file_header(segment.first_position)], 0)
             elif segment.size <= FILE_HEADER:
                 self._disk.remove(path)  # it was being made when the process died
-                if not last:
+                if not last or self._next > segment.first_position:
                     self._home.damaged_count += 1
                     self._home.report(f"{path}: all that was in it is gone")
             else:
@@ -452,7 +450,7 @@ class TopicLog(TopicStore):
         self._use(-1)
 
     def delete(self) -> None:
-        """Close and remove the files."""
+        """Close and remove the files that a log makes. Others, and then the directory, stay."""
         if self._checkpoint_job is not None:
             self._checkpoint_job.cancel()
         self._close_files()
@@ -460,7 +458,8 @@ class TopicLog(TopicStore):
         self._home.forget(self)
         try:
             for name in self._disk.names(self._directory):
-                self._disk.remove(f"{self._directory}/{name}")
+                if is_ours(name):
+                    self._disk.remove(f"{self._directory}/{name}")
             self._disk.remove_directory(self._directory)
         except OSError as error:
             self._home.report(

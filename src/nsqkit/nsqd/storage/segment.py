@@ -12,6 +12,7 @@ The checksum covers everything behind it. `data` is what the publish command bro
 Flag 1: a carried copy (see `Batch.carried`).
 """
 
+import re
 from bisect import bisect
 from typing import Final
 
@@ -28,8 +29,28 @@ BATCH_MAGIC: Final = b"NSQb"
 BATCH_HEADER: Final = 52
 CARRIED: Final = 1
 
+SUFFIX: Final = ".log"
+CHECKPOINT: Final = "checkpoint"
+PROBE: Final = "probe"  # a file that comes and goes, to see whether writing works again
+
+_TOO_FAR: Final = f"{1 << 62:020d}"  # from here on a number is no position of ours
+_SEGMENT: Final = re.compile(r"0[0-9]{19}\.log")
+_OURS: Final = re.compile(
+    r"(0[0-9]{19}\.log(\.damaged|\.torn-[0-9]+|\.damaged-[0-9]+)?|checkpoint|probe)(\.tmp)?"
+)
+
 _MAGIC_NUMBER: Final = 0x4E535162  # BATCH_MAGIC as an integer
 _MAX_DATA: Final = 1 << 30  # more than any configured body size: a larger length is damage
+
+
+def is_segment(name: str) -> bool:
+    """Whether a file is a segment by its name. Only a directory with such files is a topic's log."""
+    return _SEGMENT.fullmatch(name) is not None and name < _TOO_FAR
+
+
+def is_ours(name: str) -> bool:
+    """Whether a log makes files of this name. What else is in its directory is somebody else's and stays untouched."""
+    return _OURS.fullmatch(name) is not None
 
 
 def file_header(first_position: i64) -> bytes:
