@@ -91,7 +91,7 @@ def _import_queue(
         problems = list(reader.problems)
     if channel is not None:
         channel.entered_count += count
-        channel.touch()
+        channel.want_dispatch()
     else:
         topic.release_waiting(now)
     return count, problems

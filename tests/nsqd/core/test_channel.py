@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 
+from nsqkit.nsqd.core.broker import DUE_BUDGET
 from nsqkit.nsqd.core.channel import CHUNK
 from nsqkit.nsqd.core.subscriber import OUTPUT_LIMIT
 
@@ -44,8 +45,55 @@ def test_ready_consumers_take_turns_in_chunks(node, publish):
     node.turn()
 
     mine = [int(body) for body in greedy.bodies()]
-    assert [*range(CHUNK), *range(2 * CHUNK, 3 * CHUNK)] == mine
-    assert [*range(CHUNK, 2 * CHUNK)] == [int(body) for body in modest.bodies()]
+    middle = 2 * CHUNK + CHUNK // 2
+    assert [*range(CHUNK), *range(2 * CHUNK, middle), *range(middle + 5, 3 * CHUNK)] == mine
+    assert [*range(CHUNK, 2 * CHUNK), *range(middle, middle + 5)] == [int(b) for b in modest.bodies()]
+
+
+def test_what_is_scarce_is_shared_evenly(node, publish):
+    """Idle consumers get equal parts of one publish, however much each of them would take."""
+    consumers = [node.client().subscribe("t", "c").ready(100) for _ in range(4)]
+
+    publish("t", *[b"%d" % n for n in range(32)])
+
+    assert [8, 8, 8, 8] == [len(consumer.bodies()) for consumer in consumers]
+
+
+def test_what_is_due_at_one_moment_becomes_ready_in_portions(node, clock, publish):
+    """One turn takes DUE_BUDGET of what is due, and the next one goes on by itself."""
+    channel = node.channel("t", "c")
+    publish("t", *[b"x"] * (2 * DUE_BUDGET + 1), delay=10)
+
+    clock.jump(10)
+    node.broker.work(clock.now)
+    assert DUE_BUDGET + 1 == len(channel.deferred)
+    assert clock.now + 1 == node.broker.deadlines.next()
+
+    for later in (1, 2):
+        node.broker.work(clock.now + later)
+    assert (0, 2 * DUE_BUDGET + 1) == (len(channel.deferred), channel.queue.depth())
+
+
+def test_a_turn_that_gave_enough_leaves_the_rest_to_the_next(node, publish):
+    """When the budget of a turn is used up, the channels that got nothing come first in the next one."""
+    consumers = [node.client().subscribe("t", name).ready(100) for name in ("a", "b")]
+    broker = node.broker
+    node.channel("t", "a").pause(paused=True)
+    node.channel("t", "b").pause(paused=True)
+    publish("t", *[b"x" * 1000] * 40)
+    for name in ("a", "b"):
+        channel = node.channel("t", name)
+        channel.paused = False
+        broker.delivery_budget = 1
+        channel.want_dispatch()
+        channel.dispatch(node.clock.now)
+
+        assert CHUNK == channel.in_flight_count
+        assert channel.awaits_dispatch
+
+    node.turn()
+
+    assert [40, 40] == [len(consumer.bodies()) for consumer in consumers]
 
 
 def test_single_messages_are_shared_evenly(node, publish):

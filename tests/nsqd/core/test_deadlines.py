@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsqkit.nsqd.core.deadlines import Alarm, Deadlines
+from nsqkit.nsqd.core.deadlines import MANY, Alarm, Deadlines
 
 SECOND = 1_000_000_000
 
@@ -115,3 +115,18 @@ def test_everything_rings_in_time(new_node, delays, steps):
         assert [due] * 3 == [channel.queue.depth() for channel in channels]
         assert [len(delays) - due] * 3 == [len(channel.deferred) for channel in channels]
         assert (node.broker.deadlines.next() == 0) == (due == len(delays))
+
+
+def test_alarms_that_were_cancelled_are_let_go(node):
+    """Nothing that was cancelled rings, nor does the heap keep it: its owner may be gone, and the time far off."""
+    deadlines = Deadlines()
+    alarms = [ringing(node) for _ in range(10 * MANY)]
+    for number, alarm in enumerate(alarms):
+        deadlines.set(alarm, 10_000 + number)
+
+    for alarm in alarms[1:]:
+        deadlines.cancel(alarm)
+        deadlines.cancel(alarm)
+
+    assert len(deadlines._heap) <= 2 * MANY
+    assert 10_000 == deadlines.next()

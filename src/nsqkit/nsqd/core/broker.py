@@ -29,6 +29,13 @@ if TYPE_CHECKING:
 
 JOURNAL: Final = "the journal"  # cause of bad health: publishes can't be made safe
 
+DUE_BUDGET: Final = (
+    3000  # messages that become ready or time out in one turn; what else is due has the next one
+)
+DELIVERY_BUDGET: Final = (
+    16_000_000  # bytes handed to consumers in one turn, DELIVERY_COST more for each message
+)
+
 
 class Broker:
     """Topics and sessions, the ids, the alarms, and what this turn has to do."""
@@ -45,10 +52,12 @@ class Broker:
         self.exiting = False
         self.metadata_dirty = False  # topics, channels or pauses changed that a restart must know
         self.published: list[Topic] = []  # to be committed in this turn
-        self.touched: list[Channel] = []  # to be dispatched in this turn
+        self.to_dispatch: list[Channel] = []  # to be dispatched in this turn
         self.dirty: list[Topic] = []  # topics whose checkpoints are behind
         self.outgoing: list[Session] = []  # to be flushed in this turn
         self.unsynced: list[tuple[str, Batch]] = []  # written, but not OK'd before the next sync
+        self.due_budget: i64 = DUE_BUDGET
+        self.delivery_budget: i64 = DELIVERY_BUDGET
         self._sessions_seen = 0
 
     # -- topics
@@ -102,17 +111,22 @@ class Broker:
     # -- the turn
 
     def work(self, now: i64) -> None:
-        """Do everything that is due but answering: alarms, commits, dispatches."""
+        """Do everything that is due but answering: alarms, commits, dispatches. What is too much waits for the next."""
+        self.due_budget = DUE_BUDGET
+        self.delivery_budget = DELIVERY_BUDGET
         self.deadlines.run(now)
         if self.published:
             published = self.published
             self.published = []
             for topic in published:
                 topic.commit(now)
-        if self.touched:
-            touched = self.touched
-            self.touched = []
-            for channel in touched:
+        if self.to_dispatch:
+            waiting = self.to_dispatch
+            self.to_dispatch = []
+            for index, channel in enumerate(waiting):
+                if self.delivery_budget <= 0:  # these come first in the next turn
+                    self.to_dispatch = waiting[index:] + self.to_dispatch
+                    break
                 channel.dispatch(now)
 
     def flush(self) -> None:
@@ -125,7 +139,7 @@ class Broker:
 
     def busy(self) -> bool:
         """Is another turn wanted, without waiting for a socket or a deadline?"""
-        return bool(self.published or self.touched or self.outgoing)
+        return bool(self.published or self.to_dispatch or self.outgoing)
 
     def await_sync(self, topic: Topic, batch: Batch) -> None:
         """A batch was written and is to be answered when it is synced. One of 0 messages: the topic was deleted."""

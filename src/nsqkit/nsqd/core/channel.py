@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from nsqkit.wire.message import Message
 
 CHUNK: Final = 32  # messages that one consumer is sent before it is the next one's turn
-DUE: Final = 2000  # messages that become ready in one turn; what else is due has the next one
+SEARCHED: Final = 64  # consumers that are asked for a message that somebody else finished
+DELIVERY_COST: Final = 500  # what a message costs of the turn's budget beside its bytes
 RETRY: Final = 1_000_000_000  # ns until a log that could not be read is tried again
 
 _NOT_IN_FLIGHT: Final = "ID not in flight"
@@ -51,7 +52,7 @@ class Channel(Alarm):
         self.ephemeral = is_ephemeral(name)
         self.paused = False
         self.deleted = False
-        self.touched = False  # stands in the broker's list of channels to dispatch
+        self.awaits_dispatch = False  # stands in the broker's list of channels to dispatch
         self.read_error = ""  # why the log could not be read when it was last tried
         keeps = topic.store is not None and not self.ephemeral
         self.queue = ReadyQueue(topic.broker.settings.mem_queue_size, topic.store, keeps=keeps)
@@ -91,13 +92,13 @@ class Channel(Alarm):
             self.defer_batch(batch)
         else:
             self.queue.put(batch)
-            self.touch()
+            self.want_dispatch()
 
     def put_extent(self, start: i64, stop: i64) -> None:
         """Take over what the log holds at [start, stop)."""
         self.entered_count += stop - start
         self.queue.put_extent(start, stop)
-        self.touch()
+        self.want_dispatch()
 
     def defer_batch(self, batch: Batch) -> None:
         """Hold each message of the batch back until it is due."""
@@ -119,48 +120,64 @@ class Channel(Alarm):
         self.broker.deadlines.set(self, due)
 
     def ring(self, now: i64) -> i64:
-        """Deferred messages are due: they become ready, at most DUE of them in one turn."""
+        """Deferred messages are due: they become ready, as many as a turn has time for."""
         heap = self.deferred
-        left: i64 = DUE
-        while heap and heap[0][0] <= now and left > 0:
-            left -= 1
+        broker = self.broker
+        while heap and heap[0][0] <= now and broker.due_budget > 0:
+            broker.due_budget -= 1
             message = heappop(heap)[2]
             if message.loaded:
                 self.queue.put_back(message)
             else:
                 self.queue.put_matured(message)
         self.topic.note_change()
-        self.touch()
+        self.want_dispatch()
         if self.read_error:
             self._refill(now)
         return max(heap[0][0], now + 1) if heap else 0
 
     # -- what goes out
 
-    def touch(self) -> None:
+    def want_dispatch(self) -> None:
         """Ask for a dispatch at the end of this turn."""
-        if not self.touched:
-            self.touched = True
-            self.broker.touched.append(self)
+        if not self.awaits_dispatch:
+            self.awaits_dispatch = True
+            self.broker.to_dispatch.append(self)
 
     def dispatch(self, now: i64) -> None:
         """Send what is ready to who is ready, in small chunks, round robin."""
-        self.touched = False
-        queue = self.queue
+        self.awaits_dispatch = False
         if not self.paused and not self.deleted:
-            willing = self.willing
-            while willing and queue.memory_count + queue.stored_count > 0:
-                subscriber = willing.popleft()
-                subscriber.listed = False
-                room = subscriber.room()
-                if room > 0:
-                    readable = self._serve(subscriber, room if room < CHUNK else CHUNK, now)
-                    if subscriber.room() > 0:
-                        subscriber.listed = True
-                        willing.append(subscriber)
-                    if not readable:
-                        break
-        queue.trim()
+            self._share_out(now)
+        self.queue.trim()
+
+    def _share_out(self, now: i64) -> None:
+        """Give each willing consumer its share, round by round: equal parts of what is ready, CHUNK at most."""
+        queue = self.queue
+        broker = self.broker
+        willing = self.willing
+        share: i64 = 0
+        left: i64 = 0  # consumers whose turn is still to come in this round
+        while willing and queue.memory_count + queue.stored_count > 0:
+            if broker.delivery_budget <= 0:
+                self.want_dispatch()  # the next turn goes on; others come in between
+                return
+            if left == 0:
+                left = len(willing)
+                share = (queue.memory_count + queue.stored_count + left - 1) // left
+                if share > CHUNK:
+                    share = CHUNK
+            left -= 1
+            subscriber = willing.popleft()
+            subscriber.listed = False
+            room = subscriber.room()
+            if room > 0:
+                readable = self._serve(subscriber, room if room < share else share, now)
+                if subscriber.room() > 0:
+                    subscriber.listed = True
+                    willing.append(subscriber)
+                if not readable:
+                    return
 
     def _serve(self, subscriber: Subscriber, room: i64, now: i64) -> bool:
         """Send up to `room` messages. False: the log can't be read now."""
@@ -170,6 +187,7 @@ class Channel(Alarm):
         in_flight = subscriber.in_flight
         deadline: i64 = now + subscriber.msg_timeout
         flying: i64 = len(in_flight)
+        before: i64 = len(out)
         sent: i64 = 0
         readable = True
         while sent < room and len(out) < OUTPUT_LIMIT:
@@ -193,6 +211,7 @@ class Channel(Alarm):
             flying_now: i64 = len(in_flight)
             self.in_flight_count += flying_now - flying
             self.merged_count += sent - (flying_now - flying)
+            self.broker.delivery_budget -= sent * DELIVERY_COST + len(out) - before
             subscriber.message_count += sent
             session.has_output()
             self.topic.note_change()
@@ -259,9 +278,9 @@ class Channel(Alarm):
         else:
             self.queue.put_back(message)
         subscriber.wake()
-        self.touch()
+        self.want_dispatch()
 
-    def postpone(self, subscriber: Subscriber, message_id: bytes, now: i64) -> None:
+    def touch(self, subscriber: Subscriber, message_id: bytes, now: i64) -> None:
         """TOUCH: the timeout starts anew, up to max-msg-timeout after the delivery."""
         message = subscriber.in_flight.get(message_id)
         if message is None:
@@ -270,9 +289,11 @@ class Channel(Alarm):
         message.deadline = min(now + subscriber.msg_timeout, latest)
 
     def _why_not(self, message_id: bytes) -> str:
-        for subscriber in self.subscribers + self.departed:
-            if message_id in subscriber.in_flight:
-                return _NOT_OWNER
+        """Whose is it? Only the first SEARCHED consumers are asked: a flood of wrong FINs must cost nobody else."""
+        for others in (self.subscribers, self.departed):
+            for subscriber in others[:SEARCHED]:
+                if message_id in subscriber.in_flight:
+                    return _NOT_OWNER
         return _NOT_IN_FLIGHT
 
     def expire(self, message: Message) -> None:
@@ -281,7 +302,7 @@ class Channel(Alarm):
         self.timeout_count += 1
         self.topic.note_change()
         self.queue.put_back(message)
-        self.touch()
+        self.want_dispatch()
 
     # -- consumers come and go
 
@@ -312,9 +333,11 @@ class Channel(Alarm):
                     self.requeue_count += 1
                     self.queue.put_back(message)
                 subscriber.in_flight = {}
-                self.touch()
+                self.want_dispatch()
             else:
                 self.departed.append(subscriber)
+        if not subscriber.in_flight:
+            self.broker.deadlines.cancel(subscriber)
         if self.ephemeral and not self.subscribers and not self.deleted:
             self.topic.delete_channel(self.name)
 
@@ -330,7 +353,7 @@ class Channel(Alarm):
         if self.paused != paused:
             self.paused = paused
             self.broker.metadata_changed(self.ephemeral or self.topic.ephemeral)
-            self.touch()
+            self.want_dispatch()
 
     def empty(self) -> None:
         """Drop everything: ready, in flight and deferred. A later FIN of such a message fails."""
@@ -342,6 +365,7 @@ class Channel(Alarm):
         self.topic.note_change()
         for subscriber in self.departed:
             subscriber.in_flight.clear()
+            self.broker.deadlines.cancel(subscriber)
         self.departed = []
         for subscriber in self.subscribers:
             subscriber.in_flight.clear()
@@ -351,6 +375,7 @@ class Channel(Alarm):
         """Drop everything and hang up on the consumers. To be called by the topic, which forgets the channel."""
         self.deleted = True
         self.empty()
+        self.broker.deadlines.cancel(self)
         for subscriber in list(self.subscribers):
             subscriber.session.hang_up()
 

@@ -228,7 +228,7 @@ def _req(session: Session, words: list[bytes], body: bytes) -> None:
 def _touch(session: Session, words: list[bytes], body: bytes) -> None:
     """TOUCH <id>: the consumer needs more time. Success is silent."""
     subscriber = _consumer(session, words)
-    subscriber.channel.postpone(subscriber, words[1], session.now)
+    subscriber.channel.touch(subscriber, words[1], session.now)
 
 
 def _consumer(session: Session, words: list[bytes]) -> Subscriber:

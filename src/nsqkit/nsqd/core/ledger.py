@@ -124,7 +124,7 @@ def _restore_channel(channel: Channel, owed: ChannelRecord, store: TopicStore, n
             for batch in batches:
                 _take_back(channel, _within(batch, extent), now)
             at = batches[-1].first_position + batches[-1].count if batches else extent.stop
-    channel.touch()
+    channel.want_dispatch()
 
 
 def _position(leftover: Leftover) -> int:

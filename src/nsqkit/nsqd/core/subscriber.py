@@ -57,14 +57,19 @@ class Subscriber(Alarm):
             self.listed = True
             channel.willing.append(self)
         if self.listed:
-            channel.touch()
+            channel.want_dispatch()
 
     def ring(self, now: i64) -> i64:
         """Take back what was not finished in time."""
         again: i64 = 0
         expired: list[Message] = []
+        broker = self.channel.broker
         for message in self.in_flight.values():
             if message.deadline <= now:
+                if broker.due_budget <= 0:
+                    again = now + 1
+                    break
+                broker.due_budget -= 1
                 expired.append(message)
                 continue
             untouched: i64 = message.delivered_at + self.msg_timeout
