@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from nsqkit.log import Level, Log, write_stderr
+from nsqkit.log import Level, Log
 
 SOME_TIME = 1_767_323_045_000_123_456  # ns; 2026-01-02, the hour depends on the time zone
 
@@ -50,22 +50,84 @@ def test_level_can_be_changed_while_running(lines):
     assert log.enabled(Level.DEBUG)
 
 
-@pytest.mark.parametrize(
-    "text,shown",
-    [
-        ("a\nb", r"a\nb"),
-        ("a\r\x1b[2Jb", r"a\r\x1b[2Jb"),
-        ("a\x00\x7f\x85b", r"a\x00\x7f\x85b"),
-        ("a\u2028b", r"a\u2028b"),
-        ("tab\tand \N{MICRO SIGN}s stay", "tab\tand \N{MICRO SIGN}s stay"),
-    ],
-)
-def test_control_characters_are_escaped(text, shown, lines):
-    """A peer cannot forge a line or drive a terminal."""
-    Log(write=lines.append).info(text)
+def test_line_cannot_be_forged(lines):
+    """What is not printable is escaped, and a long line is cut."""
+    log = Log(write=lines.append)
 
-    assert lines[0].endswith(f" INFO: {shown}\n")
-    assert 1 == lines[0].count("\n")
+    log.info("a\nb\x1b[2J\u202e")
+    log.info("x" * 5000)
+
+    assert lines[0].endswith(" INFO: a\\nb\\x1b[2J\\u202e\n")
+    assert lines[1].endswith("xxx... and 904 characters more\n")
+
+
+class Repeating:
+    """A log, its lines without their time, and its clock."""
+
+    def __init__(self):
+        self.now = SOME_TIME
+        self.lines: list[str] = []
+        self.log = Log(write=lambda line: self.lines.append(line.split(" ", 2)[2]), now=lambda: self.now)
+
+
+@pytest.fixture
+def repeating():
+    """A log."""
+    return Repeating()
+
+
+def test_repeated_complaint_is_said_once(repeating):
+    """The same text is said once; the first line after ten seconds is preceded by how often it came again."""
+    for _ in range(5):
+        repeating.log.error("no space")
+    repeating.log.warning("another")
+    repeating.now += 10_000_000_000
+    repeating.log.error("no space")
+
+    assert [
+        "ERROR: no space\n",
+        "WARNING: another\n",
+        "ERROR: no space (repeated 4 times)\n",
+        "ERROR: no space\n",
+    ] == repeating.lines
+
+
+def test_complaints_of_a_kind_are_limited_together(repeating):
+    """Ten of a kind are said, whatever their texts; any line brings the count of the others when the time is over."""
+    for number in range(15):
+        repeating.log.error(f"[10.0.0.1:{number}] - E_INVALID", kind="E_INVALID")
+    repeating.now += 10_000_000_000
+    repeating.log.info("later")
+
+    assert [f"ERROR: [10.0.0.1:{number}] - E_INVALID\n" for number in range(10)] == repeating.lines[:10]
+    assert ["ERROR: E_INVALID (repeated 5 times)\n", "INFO: later\n"] == repeating.lines[10:]
+
+
+def test_kinds_are_bounded(repeating):
+    """Who makes up a new text each time fills the table of kinds, and then shares one kind with all others."""
+    for number in range(1000):
+        repeating.log.error(f"text {number}")
+    repeating.log.flush()
+
+    assert 100 + 10 + 1 == len(repeating.lines)
+    assert "ERROR: other complaints (repeated 890 times)\n" == repeating.lines[-1]
+
+
+def test_what_is_normal_is_not_limited(repeating):
+    """INFO lines are all said."""
+    for _ in range(20):
+        repeating.log.info("TCP: new client")
+
+    assert 20 == len(repeating.lines)
+
+
+def test_repetitions_are_said_at_the_end(repeating):
+    """Flushing says how often complaints were repeated."""
+    repeating.log.warning("odd")
+    repeating.log.warning("odd")
+    repeating.log.flush()
+
+    assert ["WARNING: odd\n", "WARNING: odd (repeated 1 times)\n"] == repeating.lines
 
 
 @pytest.mark.parametrize("error", [BrokenPipeError, ValueError("closed file"), BlockingIOError])
@@ -78,11 +140,11 @@ def test_broken_sink_is_ignored(error):
     Log(write=broken).error("x")
 
 
-def test_stderr_takes_what_utf8_cannot_say(capfd):
-    """Half a surrogate pair is written as an escape."""
-    write_stderr("\ud800\n")
+def test_stderr_is_the_default(capfd):
+    """Without `write` lines go to file descriptor 2; a FATAL one is there when `fatal` returns."""
+    Log("[x] ").fatal("why")
 
-    assert "\\ud800\n" == capfd.readouterr().err
+    assert capfd.readouterr().err.endswith(" FATAL: why\n")
 
 
 def test_closed_descriptors_are_not_reused():

@@ -1,24 +1,23 @@
 """Log lines in NSQ's format: `[nsqd] 2026/01/02 15:04:05.000000 INFO: text`, one per call, on stderr.
 
-Rules: a line goes out in one unbuffered write; a sink that is closed, full or broken is ignored, for a daemon must
-not stop because nobody reads its log; control characters are escaped, so a peer cannot forge a line or drive a
-terminal. Nothing here touches the `logging` module.
+Rules: a daemon neither waits nor stops because nobody reads its log: what can't be written is dropped and counted
+(`lines.py`). A line is cut, and what is not printable in it is escaped, so a peer cannot forge a line or drive a
+terminal. A complaint (WARNING, ERROR) that is repeated is said once in REPEAT_S, and then how often it was repeated.
+Nothing here touches the `logging` module.
 """
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from enum import IntEnum
+from typing import Final
+
+from nsqkit.lines import LineWriter, cut, harmless
 
 STDERR = 2
-
-_ESCAPES: dict[int, str] = {
-    code: repr(chr(code))[1:-1]
-    for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)
-    if code != ord("\t")
-}
 
 
 class Level(IntEnum):
@@ -31,28 +30,44 @@ class Level(IntEnum):
     FATAL = 5
 
 
-def write_stderr(line: str) -> None:
-    """Write to file descriptor 2 without buffering, so that nothing is left to fail at exit."""
-    os.write(STDERR, line.encode("utf-8", "backslashreplace"))
+LINE: Final = 4096  # characters of a line
+REPEAT_S: Final = 10
+OF_A_KIND: Final = 10  # complaints of one kind, with different texts, that are said in REPEAT_S
+KINDS: Final = 100  # kinds of complaints that are told apart; the others share one
+
+_OTHERS: Final = "other complaints"
+_NS: Final = 1_000_000_000
+
+
+class _Kind:
+    """What became of one kind of complaint since it was first said."""
+
+    def __init__(self, since: int) -> None:
+        self.since = since  # ns, wall clock
+        self.said = 0
+        self.unsaid = 0
 
 
 class Log:
     """Formats and writes lines of at least a certain level. `level` may be changed at any time."""
 
-    __slots__ = ("_now", "_prefix", "_write", "level")
+    __slots__ = ("_kinds", "_lock", "_now", "_prefix", "_write", "_writer", "level")
 
     def __init__(
         self,
         prefix: str = "",
         level: Level = Level.INFO,
-        write: Callable[[str], object] = write_stderr,
+        write: Callable[[str], object] | None = None,
         now: Callable[[], int] = time.time_ns,
     ) -> None:
-        """`write` takes one line with its newline; `now` is the wall clock in ns."""
+        """`write` takes one line with its newline, and is stderr if there is none; `now` is the wall clock in ns."""
         self.level = level
         self._prefix = prefix
-        self._write = write
+        self._writer = LineWriter(STDERR, self._about_dropped, idle=self.say_repeated)
+        self._write = write or self._writer.put
         self._now = now
+        self._kinds: dict[tuple[Level, str], _Kind] = {}
+        self._lock = threading.Lock()  # threads that sync files complain, too
 
     def enabled(self, level: Level) -> bool:
         """Whether a line of this level would be written: ask before building an expensive text."""
@@ -66,27 +81,87 @@ class Log:
         """Say that something normal happened."""
         self.line(Level.INFO, text)
 
-    def warning(self, text: str) -> None:
-        """Say that something is odd, though nothing failed."""
-        self.line(Level.WARNING, text)
+    def warning(self, text: str, kind: str = "") -> None:
+        """Say that something is odd, though nothing failed. `kind`: see `error`."""
+        self._complain(Level.WARNING, text, kind)
 
-    def error(self, text: str) -> None:
-        """Say that something failed and the daemon goes on."""
-        self.line(Level.ERROR, text)
+    def error(self, text: str, kind: str = "") -> None:
+        """Say that something failed and the daemon goes on.
+
+        Complaints of the same `kind` are limited together, whatever their texts; without one the text is the kind.
+        """
+        self._complain(Level.ERROR, text, kind)
 
     def fatal(self, text: str) -> None:
-        """Say why the daemon stops. Stopping is up to the caller."""
+        """Say why the daemon stops, and wait a moment until that is out. Stopping is up to the caller."""
+        self.say_repeated()
         self.line(Level.FATAL, text)
+        self._writer.flush()
+
+    def flush(self) -> None:
+        """Wait until everything is written, but not long."""
+        self.say_repeated()
+        self._writer.flush()
 
     def line(self, level: Level, text: str) -> None:
-        """Write one line. Never raises on account of the sink."""
+        """Write one line. Never raises on account of the sink, never waits for it."""
         if level < self.level:
             return
-        seconds, nanoseconds = divmod(self._now(), 1_000_000_000)
-        stamp = time.strftime("%Y/%m/%d %H:%M:%S", time.localtime(seconds))
-        text = text.translate(_ESCAPES)
+        if self._kinds:
+            self._say_ended(self._now())
+        self._put(level, text)
+
+    def say_repeated(self) -> None:
+        """Say how often complaints were repeated that have been quiet since."""
+        self._say_ended(None)
+
+    def _complain(self, level: Level, text: str, kind: str) -> None:
+        if level < self.level:
+            return
+        now = self._now()
+        self._say_ended(now)
+        with self._lock:
+            key = (level, cut(kind or text, LINE))
+            known = self._kinds.get(key)
+            if known is None:
+                if len(self._kinds) >= KINDS:
+                    kind = _OTHERS
+                    key = (level, kind)
+                known = self._kinds.setdefault(key, _Kind(now))
+            if known.said == (OF_A_KIND if kind else 1):
+                known.unsaid += 1
+                return
+            known.said += 1
+        self._put(level, text)
+
+    def _say_ended(self, now: int | None) -> None:
+        """Forget kinds of complaints whose time is over, or all, and tell how many were not said."""
+        with self._lock:
+            ended = [
+                (key, kind)
+                for key, kind in self._kinds.items()
+                if now is None or not 0 <= now - kind.since < REPEAT_S * _NS
+            ]
+            for key, _ in ended:
+                del self._kinds[key]
+        for (level, name), kind in ended:
+            if kind.unsaid:
+                self._put(level, f"{cut(name)} (repeated {kind.unsaid} times)")
+
+    def _put(self, level: Level, text: str) -> None:
         with suppress(OSError, ValueError):
-            self._write(f"{self._prefix}{stamp}.{nanoseconds // 1000:06d} {level.name}: {text}\n")
+            self._write(self._format(level, text))
+
+    def _format(self, level: Level, text: str) -> str:
+        seconds, nanoseconds = divmod(self._now(), _NS)
+        stamp = time.strftime("%Y/%m/%d %H:%M:%S", time.localtime(seconds))
+        text = harmless(cut(text, LINE))
+        return f"{self._prefix}{stamp}.{nanoseconds // 1000:06d} {level.name}: {text}\n"
+
+    def _about_dropped(self, count: int) -> str:
+        return self._format(
+            Level.WARNING, f"{count} lines were dropped: nobody took them from stderr in time"
+        )
 
 
 def keep_standard_descriptors_open() -> None:

@@ -57,6 +57,8 @@ def main(
         log.fatal(str(error))
     except (OptionError, StartError) as error:
         log.fatal(f"failed to instantiate {program} - {error}")
+    finally:
+        log.flush()
     return 1
 
 

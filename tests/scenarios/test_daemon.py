@@ -248,8 +248,9 @@ def test_broken_stderr(make_daemon):
     assert nsqd.stop() == 0
 
 
-def test_full_stderr(make_daemon):
-    """A pipe that nobody empties does not stop it: the log's reader may hang."""
+@pytest.mark.parametrize("blocking", [True, False])
+def test_full_stderr(make_daemon, blocking):
+    """A pipe that nobody empties does not stop it, nor keep it from stopping: the log's reader may hang."""
     nsqd = make_daemon("--log-level=debug")
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
@@ -259,6 +260,7 @@ def test_full_stderr(make_daemon):
     with suppress(BlockingIOError):
         while True:
             os.write(writing, b"x")
+    os.set_blocking(writing, blocking)
     try:
         with short_path() as directory:
             nsqd.address = f"{directory}/nsqd.sock"

@@ -1,12 +1,10 @@
-"""Lines of many processes: cut, labelled, and dropped when there are too many."""
-
-import threading
+"""Lines of many processes: cut and labelled."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsqkit.up.lines import Labels, Outbox, Splitter
+from nsqkit.up.lines import Labels, Splitter
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 100])
@@ -62,47 +60,3 @@ def test_each_process_has_its_colour():
     assert "\x1b[36mnsqd-0  |\x1b[0m text\n" == labels.put("nsqd-0", "text")
     assert "\x1b[32mnsqd-1  |\x1b[0m text\n" == labels.put("nsqd-1", "text")
     assert "\x1b[36mnsqd-10 |\x1b[0m text\n" == labels.put("nsqd-10", "text")
-
-
-@pytest.fixture
-def outbox():
-    """One with room for three lines."""
-    return Outbox(lambda count: f"({count} dropped)\n", limit=3)
-
-
-def test_lines_wait_to_be_taken(outbox):
-    """What was put is taken at once, in order."""
-    outbox.put("one\n")
-    outbox.put("two\n")
-
-    assert "one\ntwo\n" == outbox.take()
-
-
-def test_full_outbox_drops_and_counts(outbox):
-    """What does not fit is dropped, and a line behind the others says how many; then there is room again."""
-    for number in range(5):
-        outbox.put(f"{number}\n")
-
-    assert "0\n1\n2\n(2 dropped)\n" == outbox.take()
-    outbox.put("5\n")
-    assert "5\n" == outbox.take()
-
-
-def test_closed_outbox_gives_what_is_left(outbox):
-    """After the close comes what was put before it, and then nothing, for ever."""
-    outbox.put("last\n")
-    outbox.close()
-
-    assert ["last\n", "", ""] == [outbox.take(), outbox.take(), outbox.take()]
-
-
-def test_taker_waits_for_the_first_line(outbox):
-    """Who takes from an empty outbox gets the line that is put later."""
-    taken: list[str] = []
-    taker = threading.Thread(target=lambda: taken.append(outbox.take()))
-    taker.start()
-
-    outbox.put("late\n")
-    taker.join(20)
-
-    assert ["late\n"] == taken

@@ -15,15 +15,15 @@ from typing import Final
 from rich.console import Console
 
 from nsqkit.errors import FlagError, OptionError, StartError
+from nsqkit.lines import LineWriter
 from nsqkit.log import Log, keep_standard_descriptors_open
 from nsqkit.options.command_line import CommandLine, load, parse, usage
 from nsqkit.up import plan
 from nsqkit.up.banner import banner
-from nsqkit.up.lines import Labels, Outbox
+from nsqkit.up.lines import Labels
 from nsqkit.up.machine import prepare_data, reserved
 from nsqkit.up.options import UpOptions
 from nsqkit.up.supervisor import Supervisor
-from nsqkit.up.terminal import Terminal
 from nsqkit.version import version_line
 
 PROGRAM: Final = "nsqkit up"
@@ -38,6 +38,8 @@ Flags behind -- go to every nsqd, as in: nsqkit up --nsqd 3 -- --mem-queue-size=
 
 _US: Final = "up"  # before our own lines in the log
 _STDOUT: Final = 1
+_WAITING: Final = 4_194_304  # bytes of many programs that wait for a slow terminal
+_FLUSH_S: Final = 2.0  # for the last words, at the end
 _WIDE: Final = 200  # columns for the table where there is no terminal to fit
 
 
@@ -99,18 +101,24 @@ def _run(options: UpOptions, nsqd_flags: Sequence[str], remarks: Sequence[str]) 
 
         console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
         labels = Labels([_US, *names], colour=console.color_system is not None and not console.no_color)
-        outbox = Outbox(lambda n: labels.put(_US, f"{n} lines were dropped: the terminal can't keep up"))
-        log = Log(write=lambda line: outbox.put(labels.put(_US, line.rstrip("\n"))))
-        outbox.put(banner(programs, console))
+        terminal = LineWriter(
+            _STDOUT,
+            lambda n: labels.put(_US, f"{n} lines were dropped: the terminal can't keep up"),
+            _WAITING,
+        )
+        log = Log(write=lambda line: terminal.put(labels.put(_US, line.rstrip("\n"))))
+        terminal.put(banner(programs, console))
         for remark in remarks:
             log.warning(remark)
-        terminal = Terminal(_STDOUT, outbox)
         try:
             return asyncio.run(
-                _until_told(Supervisor(programs, log, lambda name, line: outbox.put(labels.put(name, line))))
+                _until_told(
+                    Supervisor(programs, log, lambda name, line: terminal.put(labels.put(name, line)))
+                )
             )
         finally:
-            terminal.close()
+            log.flush()
+            terminal.flush(_FLUSH_S)
 
 
 async def _until_told(supervisor: Supervisor) -> int:
