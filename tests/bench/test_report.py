@@ -69,6 +69,13 @@ def test_the_median_is_taken_figure_by_figure() -> None:
     assert rounds[0] == report.median_round(rounds[:1])
 
 
+def test_of_two_rounds_a_count_stays_a_count() -> None:
+    """Two rounds with different counts have the lower one as their median, not half a message."""
+    rounds = [report.summarize(WINDOW, messages, [1000]) for messages in (11, 20)]
+
+    assert 11 == report.median_round(rounds).messages
+
+
 @pytest.mark.parametrize(
     ("microseconds", "text"),
     [(None, "-"), (0.5, "0.5 µs"), (312.4, "312 µs"), (1234, "1.23 ms"), (2.5e6, "2.5 s")],

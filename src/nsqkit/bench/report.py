@@ -119,7 +119,7 @@ def summarize(
 
 
 def median_round(rounds: Sequence[Round]) -> Round:
-    """Each figure's median; a figure that a round lacks is left out of its median."""
+    """Each figure's median, the lower one of two; a figure that a round lacks is left out of its median."""
     figures: dict[str, list[float]] = {name: [] for name in Round.__dataclass_fields__}
     for one in rounds:
         for name, values in figures.items():
@@ -127,7 +127,7 @@ def median_round(rounds: Sequence[Round]) -> Round:
             if value is not None:
                 values.append(value)
     return msgspec.convert(
-        {name: statistics.median(values) if values else None for name, values in figures.items()},
+        {name: statistics.median_low(values) if values else None for name, values in figures.items()},
         Round,
         strict=False,
     )
