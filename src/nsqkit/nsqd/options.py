@@ -92,6 +92,7 @@ class NsqdOptions(DaemonOptions):
         within=(0, NODE_IDS - 1),
         error="--node-id must be [0,1024)",
         default_text="from the host name",
+        group="General",
     )
     data_path: str = option("", "directory of messages, metadata and lock; empty: current directory")
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from nsqkit.log import Level
-from nsqkit.options import IgnoredFlag, Options, Words, option
+from nsqkit.options import Duration, DurationOption, IgnoredFlag, Options, Words, option
 
 LOG_LEVELS = Words(
     {
@@ -26,3 +26,31 @@ class DaemonOptions(Options):
 
     log_level: Level = option(Level.INFO, "least severe line to log", kind=LOG_LEVELS, group="General")
     log_prefix: str = option("", "put before each log line")
+
+    http_max_connections: int = option(
+        10_000,
+        "HTTP connections at a time; more are answered 503 and closed",
+        within=(1, None),
+        group="HTTP limits",
+    )
+    http_max_header_size: int = option(
+        65_536, "size of an HTTP request without its body, in bytes", within=(1024, None)
+    )
+    http_max_pipelined: int = option(
+        32, "requests read ahead on one HTTP connection while one is answered", within=(1, None)
+    )
+    http_read_timeout: DurationOption = option(
+        Duration.parse("1m"),
+        "time in which an HTTP request must have come whole, and the first must have on a new connection",
+        within=(Duration.parse("1ms"), None),
+    )
+    http_write_timeout: DurationOption = option(
+        Duration.parse("1m"),
+        "time in which an HTTP client must take something of its answer",
+        within=(Duration.parse("1ms"), None),
+    )
+    http_idle_timeout: DurationOption = option(
+        Duration.parse("5m"),
+        "time after which an HTTP connection with nothing to do is closed",
+        within=(Duration.parse("1ms"), None),
+    )

@@ -125,7 +125,10 @@ def option(default: Any, help: str, *, kind: Kind[Any] | None = None, **more: An
 
 
 def declared(options: type[Options]) -> tuple[Option, ...]:
-    """Every option of a class, in the order of declaration, with its names and group filled in."""
+    """Every option of a class, with its names and group filled in: by group, in the order of declaration.
+
+    A group that a class inherits comes where it was first named.
+    """
     result: list[Option] = []
     group = ""
     for one in fields(options):
@@ -140,7 +143,8 @@ def declared(options: type[Options]) -> tuple[Option, ...]:
                 group=group,
             )
         )
-    return tuple(result)
+    groups = list(dict.fromkeys(one.group for one in result))
+    return tuple(sorted(result, key=lambda one: groups.index(one.group)))
 
 
 def find(options: type[Options], key: str) -> Option | None:

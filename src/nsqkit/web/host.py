@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from nsqkit.log import Log
-from nsqkit.options import Options
+from nsqkit.options.daemon import DaemonOptions
 from nsqkit.web.long_answer import Slices
 from nsqkit.web.profiler import Profiler
 
@@ -16,8 +16,8 @@ class Host(Protocol):
         """Where requests and failures are noted."""
 
     @property
-    def options(self) -> Options:
-        """Limits of bodies are options."""
+    def options(self) -> DaemonOptions:
+        """Limits are options."""
 
     @property
     def profiler(self) -> Profiler:
