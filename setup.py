@@ -22,6 +22,7 @@ DATA_PLANE = [
     "src/nsqkit/nsqd/core/*.py",
     "src/nsqkit/nsqd/storage/*.py",
     "src/nsqkit/clock.py",
+    "src/nsqkit/nsqd/backlog.py",
     "src/nsqkit/nsqd/connection.py",
     "src/nsqkit/nsqd/turns.py",
 ]

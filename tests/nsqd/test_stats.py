@@ -55,7 +55,9 @@ class Silent(Outlet):
 def client(broker: Broker, port: int, *commands: bytes) -> Session:
     """A client that connected a minute ago and has sent these commands now."""
     session = Session(broker, Silent(), f"10.0.0.1:{port}", NOW - 65 * SECOND)
-    session.receive(b"  V2" + b"".join(commands), NOW)
+    more = session.receive(b"  V2" + b"".join(commands), NOW)
+    while more:
+        more = session.proceed(NOW)
     broker.work(NOW)
     broker.flush()
     return session

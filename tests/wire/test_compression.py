@@ -8,28 +8,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsqkit.wire.compression import PIECE, Codec, CodecError, Deflate, Snappy
+from nsqkit.wire.compression import Deflate, Snappy
+from nsqkit.wire.layer import PIECE, Layer, LayerError
 
 IDENTIFIER = b"\xff\x06\x00\x00sNaPpY"
 
 writes = st.lists(st.binary(max_size=2000) | st.integers(0, 200_000).map(bytes), max_size=6)
 
 
-def deflate() -> Codec:
-    """The codec at its default level."""
+def deflate() -> Layer:
+    """The layer at its default level."""
     return Deflate(6)
 
 
-def everything(codec: Codec, chunk: bytes) -> bytes:
+def everything(layer: Layer, chunk: bytes) -> bytes:
     """All that a chunk decodes to."""
-    decoded = []
-    rest = chunk
-    while True:
-        piece, rest = codec.decode(rest)
-        assert len(piece) <= PIECE + 65536
-        decoded.append(piece)
-        if not rest:
-            return b"".join(decoded)
+    layer.received(chunk)
+    pieces = []
+    while piece := layer.take():
+        assert len(piece) <= PIECE
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def encoded(layer: Layer, text: bytes) -> bytes:
+    """What goes out for a text."""
+    layer.send(text)
+    return layer.output()
 
 
 @pytest.mark.parametrize("make", [deflate, Snappy])
@@ -37,7 +42,7 @@ def everything(codec: Codec, chunk: bytes) -> bytes:
 def test_round_trip_of_any_split(make, writes, data):
     """What one side encodes comes out of the other side complete, however the stream is cut."""
     sender, receiver = make(), make()
-    stream = b"".join(sender.encode(text) for text in writes)
+    stream = b"".join(encoded(sender, text) for text in writes)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=10)))
 
     decoded = [
@@ -54,40 +59,40 @@ def test_every_write_arrives_at_once(make, writes):
     sender, receiver = make(), make()
 
     for text in writes:
-        assert text == everything(receiver, sender.encode(text))
+        assert text == everything(receiver, encoded(sender, text))
 
 
 @pytest.mark.parametrize("make", [deflate, Snappy])
 def test_bomb_comes_in_pieces(make):
     """A few bytes that stand for many are decoded a bounded piece at a time."""
-    bomb = make().encode(bytes(5 * PIECE))
+    bomb = encoded(make(), bytes(5 * PIECE))
 
-    first, rest = make().decode(bomb)
+    layer = make()
+    layer.received(bomb)
 
-    assert PIECE <= len(first) <= PIECE + 65536
-    assert rest
-    assert 5 * PIECE == len(everything(make(), bomb))
+    assert bytes(PIECE) == layer.take()
+    assert bytes(4 * PIECE) == everything(layer, b"")
 
 
 def test_deflate_is_raw():
     """There is no zlib header, and each write ends with a sync flush."""
-    encoded = deflate().encode(b"hello")
+    stream = encoded(deflate(), b"hello")
 
-    assert b"\x00\x00\xff\xff" == encoded[-4:]
-    assert b"hello" == zlib.decompressobj(-zlib.MAX_WBITS).decompress(encoded)
+    assert b"\x00\x00\xff\xff" == stream[-4:]
+    assert b"hello" == zlib.decompressobj(-zlib.MAX_WBITS).decompress(stream)
 
 
 @pytest.mark.parametrize("level", range(1, 10))
 def test_deflate_levels(level):
     """All levels can be read by the same reader."""
-    assert b"hello" * 100 == everything(deflate(), Deflate(level).encode(b"hello" * 100))
+    assert b"hello" * 100 == everything(deflate(), encoded(Deflate(level), b"hello" * 100))
 
 
 def test_snappy_stream_begins_with_its_identifier():
     """The identifier stands before the first chunk only, and nowhere else."""
     sender = Snappy()
 
-    first, second = sender.encode(b"one"), sender.encode(b"two")
+    first, second = encoded(sender, b"one"), encoded(sender, b"two")
 
     assert first.startswith(IDENTIFIER)
     assert IDENTIFIER not in second
@@ -96,7 +101,7 @@ def test_snappy_stream_begins_with_its_identifier():
 
 def test_snappy_chunks_that_can_be_skipped():
     """Padding, unknown skippable chunks and a repeated identifier are passed over."""
-    hello = Snappy().encode(b"hello")
+    hello = encoded(Snappy(), b"hello")
     noise = b"\xfe\x03\x00\x00abc" + b"\x80\x00\x00\x00" + IDENTIFIER
 
     assert b"hellohello" == everything(Snappy(), noise + hello + noise + hello.removeprefix(IDENTIFIER))
@@ -106,7 +111,7 @@ def test_snappy_chunks_that_can_be_skipped():
 def test_skipped_chunk_in_pieces(size):
     """A chunk that says nothing is passed over as it comes, and what follows it is read."""
     stream = (
-        IDENTIFIER + b"\xfe\x00\x10\x00" + bytes(4096) + Snappy().encode(b"hello").removeprefix(IDENTIFIER)
+        IDENTIFIER + b"\xfe\x00\x10\x00" + bytes(4096) + encoded(Snappy(), b"hello").removeprefix(IDENTIFIER)
     )
     codec = Snappy()
 
@@ -118,10 +123,10 @@ def test_skipped_chunk_in_pieces(size):
 def test_snappy_stored_chunk():
     """Data that does not shrink comes uncompressed."""
     data = bytes(range(256))
-    encoded = Snappy().encode(data)
+    stream = encoded(Snappy(), data)
 
-    assert b"\x01" == encoded[10:11]
-    assert data == everything(Snappy(), encoded)
+    assert b"\x01" == stream[10:11]
+    assert data == everything(Snappy(), stream)
 
 
 @pytest.mark.parametrize(
@@ -137,37 +142,37 @@ def test_snappy_stored_chunk():
     ],
 )
 def test_damaged_snappy(stream):
-    """What is no snappy stream raises CodecError."""
-    with pytest.raises(CodecError, match="snappy: "):
+    """What is no snappy stream raises LayerError."""
+    with pytest.raises(LayerError, match="snappy: "):
         everything(Snappy(), IDENTIFIER + stream)
 
 
 def test_damaged_deflate():
-    """What is no deflate stream raises CodecError."""
-    with pytest.raises(CodecError, match="deflate: "):
+    """What is no deflate stream raises LayerError."""
+    with pytest.raises(LayerError, match="deflate: "):
         everything(deflate(), b"\xff\xff\xff\xff")
 
 
 def test_deflate_stream_that_ended():
-    """Behind the end of a deflate stream there can be nothing more: CodecError."""
+    """After the end of a deflate stream there can be nothing more: LayerError."""
     packer = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
     codec = deflate()
     assert b"last" == everything(codec, packer.compress(b"last") + packer.flush(zlib.Z_FINISH))
 
-    with pytest.raises(CodecError, match="ended"):
-        codec.decode(b"more")
+    with pytest.raises(LayerError, match="ended"):
+        everything(codec, b"more")
 
 
 @pytest.mark.parametrize("make", [deflate, Snappy])
 @given(garbage=st.binary(max_size=300))
 def test_garbage(make, garbage):
-    """Any bytes either decode to something or raise CodecError."""
-    with suppress(CodecError):
+    """Any bytes either decode to something or raise LayerError."""
+    with suppress(LayerError):
         everything(make(), garbage)
 
 
 @given(kind=st.sampled_from([0, 1]), body=st.binary(max_size=300))
 def test_garbage_in_a_snappy_chunk(kind, body):
     """The same holds inside a chunk."""
-    with suppress(CodecError):
+    with suppress(LayerError):
         everything(Snappy(), IDENTIFIER + bytes([kind]) + len(body).to_bytes(3, "little") + body)

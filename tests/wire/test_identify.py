@@ -249,6 +249,17 @@ def test_any_document(document):
         assert reply == b"OK" or json.loads(reply)
 
 
+@pytest.mark.parametrize(
+    "field", ["client_id", "hostname", "user_agent", "topology_region", "topology_zone", "Client_ID"]
+)
+def test_long_strings(field):
+    """A string has at most 256 characters, however many bytes these take."""
+    negotiate(json.dumps({field: "\u00e9" * 256}).encode(), Limits())
+
+    with pytest.raises(BadBody, match=f"^IDENTIFY {field.lower()} too long 257 > 256$"):
+        negotiate(json.dumps({field: "x" * 257}).encode(), Limits())
+
+
 @given(st.binary())
 def test_any_bytes(body):
     """The same holds for bytes that are no JSON at all."""

@@ -191,6 +191,11 @@ class NsqdOptions(DaemonOptions):
     max_heartbeat_interval: DurationOption = option(
         Duration.parse("1m"), "longest heartbeat interval a client may ask for", within=(MILLISECOND, None)
     )
+    handshake_timeout: DurationOption = option(
+        Duration.parse("10s"),
+        "time a TCP client has to say the magic, and to finish a handshake; 0: no limit",
+        within=(Duration(0), None),
+    )
     max_rdy_count: int = option(2500, "highest RDY a client may send", within=(1, INT32_MAX))
     max_output_buffer_size: int = option(
         65_536, "largest output buffer a client may ask for", within=(1, INT32_MAX)

@@ -31,6 +31,7 @@ def settings_of(options: NsqdOptions) -> Settings:
     settings.max_msg_size = options.max_msg_size
     settings.max_body_size = options.max_body_size
     settings.max_req_timeout = int(options.max_req_timeout)
+    settings.handshake_timeout = int(options.handshake_timeout)
     settings.max_channel_consumers = options.max_channel_consumers
     settings.requeue_on_disconnect = options.requeue_on_disconnect
     settings.latency_quantiles = list(options.e2e_processing_latency_percentiles)

@@ -11,6 +11,7 @@ from typing import Final
 from mypy_extensions import i64
 
 from nsqkit.clock import Clock
+from nsqkit.nsqd.backlog import Backlog
 from nsqkit.nsqd.core.broker import Broker
 
 _SECOND: Final = 1e9
@@ -24,6 +25,7 @@ class Turns:
     ) -> None:
         self.broker = broker
         self.clock = clock
+        self.backlog = Backlog(broker, clock)
         self._persist = persist
         self._after = after
         self._loop = asyncio.get_running_loop()
@@ -44,13 +46,16 @@ class Turns:
         self._scheduled = False
         broker = self.broker
         now = self.clock.now()
+        if not self.backlog.empty():
+            self.backlog.work(now)
+            now = self.clock.now()
         broker.work(now)
         if broker.metadata_dirty:
             self._persist()
         broker.flush()
         if broker.unsynced or broker.dirty or broker.health.reasons:
             self._after()
-        if broker.busy():
+        if broker.busy() or not self.backlog.empty():
             self.schedule()
         when = broker.deadlines.next()
         if when != 0 and (self._timer is None or when < self._timer_at):

@@ -12,6 +12,7 @@ from mypy_extensions import i64
 from nsqkit.wire.errors import BadBody, IdentifyFailed
 
 MS: Final = 1_000_000  # ns in a millisecond
+MAX_STRING: Final = 256  # characters of a string: each is kept, logged and shown
 
 _STRINGS: Final = ("client_id", "hostname", "user_agent", "topology_region", "topology_zone")
 _BOOLS: Final = ("feature_negotiation", "tls_v1", "snappy", "deflate")
@@ -68,6 +69,11 @@ class Identity:
         self.snappy = False
         self.deflate = False
         self.deflate_level: i64 = min(6, limits.max_deflate_level)
+
+    def layers(self) -> list[str]:
+        """The layers to put between socket and session, in this order."""
+        agreed = (("tls", self.tls), ("snappy", self.snappy), ("deflate", self.deflate))
+        return [name for name, wanted in agreed if wanted]
 
     def reply(self, limits: Limits) -> bytes:
         """The answer to IDENTIFY: `OK`, or one JSON object when features are negotiated."""
@@ -195,6 +201,8 @@ def _checked(document: tuple[tuple[str, object], ...]) -> dict[str, object]:
             continue
         if not good:
             _refuse(name)
+        if isinstance(value, str) and len(value) > MAX_STRING:
+            raise BadBody(f"IDENTIFY {name} too long {len(value)} > {MAX_STRING}")
         fields[name] = value
     return fields
 

@@ -8,6 +8,7 @@ import json
 import random
 from typing import Final, NamedTuple
 
+from nsqkit.nsqd.core.session import OPEN
 from nsqkit.nsqd.core.settings import Settings
 from nsqkit.wire.commands import MAX_LINE
 from nsqkit.wire.frames import ERROR, MESSAGE
@@ -66,9 +67,9 @@ def _run(flavour: str, chunks: list[bytes], *, turns: bool) -> Outcome:
     client = node.client(greeted=False)
     session = client.session
     for chunk in chunks:
-        if session.closed or client.outlet.upgrades or session._upgrading is not None:
+        if session.phase > OPEN or client.outlet.upgrades:
             break
-        session.receive(chunk, node.clock.now)
+        client.receive(chunk)
         assert session._reader.pending() <= max(MAX_LINE, settings.max_body_size + 8) + len(chunk)
         if turns:
             node.turn()

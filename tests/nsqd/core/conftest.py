@@ -161,7 +161,8 @@ class Recorder(Outlet):
         self.sends: list[bytes] = []
         self.heartbeats = 0
         self.held = False
-        self.upgrades: list[tuple[Identity, int]] = []  # with the number of frames sent before
+        self.upgrades: list[tuple[str, int]] = []  # with the number of frames sent before
+        self.ready = True  # are layers ready at once?
         self.ended = ""  # "closed" or "aborted"
         self.session: Session
         self.blocks_above = 1 << 62  # bytes that block it until the test says `resume`
@@ -184,9 +185,10 @@ class Recorder(Outlet):
         assert self.held != held
         self.held = held
 
-    def upgrade(self, identity: Identity) -> None:
+    def upgrade(self, layer: str, identity: Identity) -> bool:  # noqa: ARG002 - an outlet's interface
         """Note when."""
-        self.upgrades.append((identity, len(self.frames)))
+        self.upgrades.append((layer, len(self.frames)))
+        return self.ready
 
     def close(self) -> None:
         """The owner of a connection tells the session."""
@@ -226,16 +228,22 @@ class Client:
     def send(self, data: bytes) -> "Client":
         """Bytes, in one chunk; then a turn."""
         if not self.outlet.ended:
-            self.session.receive(data, self.node.clock.now)
+            self.receive(data)
         self.node.turn()
         return self
 
     def send_chunks(self, chunks: list[bytes]) -> "Client":
         """Bytes in chunks; then a turn."""
         for chunk in chunks:
-            self.session.receive(chunk, self.node.clock.now)
+            self.receive(chunk)
         self.node.turn()
         return self
+
+    def receive(self, data: bytes) -> None:
+        """Execute what these bytes complete, share after share."""
+        more = self.session.receive(data, self.node.clock.now)
+        while more:
+            more = self.session.proceed(self.node.clock.now)
 
     def replies(self) -> list[tuple[int, bytes]]:
         """New response and error frames, without heartbeats."""

@@ -482,3 +482,17 @@ def test_commands_while_exiting(node, broker):
 def test_error_frames_are_errors(node):
     """An error has its own type of frame."""
     assert [(ERROR, b"E_INVALID invalid command X")] == node.client().send(b"X\n").replies()
+
+
+@pytest.mark.parametrize("command", [b"IDENTIFY", b"AUTH"])
+def test_large_documents(node, settings, command):
+    """IDENTIFY and AUTH take 64 KiB; more is refused before it comes, even where other bodies may be larger."""
+    settings.max_body_size = 5_242_880
+    client = node.client()
+
+    client.send(command + b"\n" + int32(65_536))
+    assert [] == client.replies()
+    refused = node.client()
+    refused.send(command + b"\n" + int32(65_537))
+
+    assert b"E_BAD_BODY %s body too big 65537 > 65536" % command == refused.error()

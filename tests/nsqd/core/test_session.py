@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsqkit.nsqd.core.session import MAX_REPLIES, Outlet, Session
+from nsqkit.nsqd.core.session import MAX_REPLIES, SHARE, SHARE_TOPICS, Outlet, Session
 from nsqkit.wire.frames import ERROR, RESPONSE
 
 OK = (RESPONSE, b"OK")
@@ -337,14 +337,116 @@ def test_compression(node, codec):
     client.send(identify(feature_negotiation=True, **{codec: True}))
 
     (_, document), ok = client.replies()
-    ((identity, sent_before),) = client.outlet.upgrades
     assert json.loads(document)[codec]
-    assert getattr(identity, codec)
-    assert (OK, 1) == (ok, sent_before)
+    assert [(codec, 1)] == client.outlet.upgrades
+    assert OK == ok
+
+
+def test_a_layer_that_is_ready_later(node):
+    """OK waits until the layer is ready; what comes before that is thrown away, and commands after it count."""
+    client = node.client()
+    client.outlet.ready = False
+
+    client.send(identify(feature_negotiation=True, snappy=True))
+    client.send(b"NONSENSE\n")
+    assert 1 == len(client.replies())
+    client.session.upgraded()
+    client.send(pub(b"t", b"x"))
+
+    assert [OK, OK] == client.replies()
+
+
+def test_a_layer_that_is_never_ready(node, clock):
+    """Who does not finish a handshake in time is hung up on; one that is finished too late changes nothing."""
+    client = node.client()
+    client.outlet.ready = False
+    client.send(identify(feature_negotiation=True, snappy=True, heartbeat_interval=-1))
+
+    clock.advance(10)
+
+    assert "closed" == client.ended
+    client.session.upgraded()
+    client.send(pub(b"t", b"x"))
+    assert 1 == len(client.replies())
+
+
+@pytest.mark.parametrize("said", [b"", b"  V"])
+def test_who_does_not_say_the_magic(node, clock, said):
+    """A connection without the magic is closed after the handshake timeout, without a word."""
+    client = node.client(greeted=False)
+    client.send(said)
+
+    clock.advance(9.9)
+    assert "" == client.ended
+    clock.advance(0.1)
+
+    assert ("closed", []) == (client.ended, client.outlet.frames)
+
+
+def test_who_says_the_magic_may_be_silent(node, clock):
+    """The handshake timeout ends with the magic."""
+    client = node.client(greeted=False)
+    clock.advance(9)
+
+    client.send(b"  V2")
+    clock.advance(20)
+
+    assert "" == client.ended
+
+
+def test_no_handshake_timeout(node, clock):
+    """With a timeout of 0 a client may wait as long as it likes."""
+    node.broker.settings.handshake_timeout = 0
+    client = node.client(greeted=False)
+
+    clock.advance(1000)
+
+    assert "" == client.ended
+
+
+# -- shares
+
+
+def test_many_commands_in_one_chunk(node):
+    """A chunk is executed in shares of SHARE steps, two for a command with a body; what comes meanwhile follows."""
+    client = node.client()
+    session = client.session
+    client.send(pub(b"t", b"x"))
+
+    assert session.receive(pub(b"t", b"x") * SHARE, node.clock.now)
+    node.turn()
+    assert SHARE // 2 + 1 == node.broker.topics["t"].message_count
+    session.keep(pub(b"t", b"x"))
+    assert session.proceed(node.clock.now)
+    assert not session.proceed(node.clock.now)
+    node.turn()
+
+    assert SHARE + 2 == node.broker.topics["t"].message_count
+
+
+def test_a_share_that_makes_topics(node):
+    """A command that makes a topic is the last of its share."""
+    client = node.client()
+
+    assert client.session.receive(pub(b"a", b"x") + pub(b"b", b"x"), node.clock.now)
+    assert ["a"] == list(node.broker.topics)
+    assert not client.session.proceed(node.clock.now)
+
+    assert ["a", "b"] == list(node.broker.topics)
+
+
+def test_a_share_that_publishes_to_many_topics(node):
+    """A share publishes to SHARE_TOPICS topics, for each is a write to a log."""
+    client = node.client()
+    commands = b"".join(pub(b"t%d" % number, b"x") for number in range(2 * SHARE_TOPICS))
+    client.send(commands)
+
+    assert client.session.receive(commands, node.clock.now)
+    assert SHARE_TOPICS == len(node.broker.published)
 
 
 def test_what_is_sent_too_early_is_dropped(node):
-    """What a client sends in the clear behind such an IDENTIFY is thrown away."""
+    """What a client sends in the clear after such an IDENTIFY is thrown away."""
     client = node.client()
 
     client.send(identify(feature_negotiation=True, snappy=True) + b"NONSENSE\n")
@@ -354,7 +456,7 @@ def test_what_is_sent_too_early_is_dropped(node):
 
 
 def test_compression_waits_for_earlier_replies(node, flavour):
-    """Replies to what was sent before IDENTIFY go out in the clear, in front of its own."""
+    """Replies to what was sent before IDENTIFY go out in the clear, before its own."""
     node.syncing = False
     client = node.client()
 
@@ -471,15 +573,6 @@ def test_finish_is_a_sign_of_life(node, clock):
         client.send(b"FIN %s\n" % ID)
 
     assert "" == client.ended
-
-
-def test_no_deadline_before_the_magic(node, clock):
-    """A connection that says nothing at all is left alone, without heartbeats."""
-    client = node.client(greeted=False)
-
-    clock.advance(1000)
-
-    assert ([], "") == (client.outlet.frames, client.ended)
 
 
 def test_long_sleep(node, clock):

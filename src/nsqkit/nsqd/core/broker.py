@@ -58,6 +58,7 @@ class Broker:
         self.unsynced: list[tuple[str, Batch]] = []  # written, but not OK'd before the next sync
         self.due_budget: i64 = DUE_BUDGET
         self.delivery_budget: i64 = DELIVERY_BUDGET
+        self.made: i64 = 0  # topics so far
         self._sessions_seen = 0
 
     # -- topics
@@ -70,6 +71,7 @@ class Broker:
             store = None if self.storage is None or ephemeral else self.storage.open(name)
             topic = Topic(self, name, store)
             self.topics[name] = topic
+            self.made += 1
             self.metadata_changed(ephemeral)
             self.registry.topic_made(topic)
         return topic

@@ -38,7 +38,9 @@ if TYPE_CHECKING:
 NO_BODY: Final = 0
 MESSAGE: Final = 1  # one message behind its size
 BATCH: Final = 2  # an MPUB body
-DOCUMENT: Final = 3  # opaque bytes behind their size
+DOCUMENT: Final = 3  # opaque bytes after their size
+
+MAX_DOCUMENT: Final = 65_536  # bytes of a document, even if other bodies may be larger
 
 # States in which a command is allowed, as bits 1 << state (0 init, 3 subscribed, 4 closing).
 _INIT: Final = 1
@@ -95,6 +97,8 @@ class Command:
             return reader.take(4 + size)
         if size > settings.max_body_size:
             raise BadBody(f"{self.name} body too big {size} > {settings.max_body_size}")
+        if size > MAX_DOCUMENT:
+            raise BadBody(f"{self.name} body too big {size} > {MAX_DOCUMENT}")
         if size <= 0:
             raise BadBody(f"{self.name} invalid body size {size}")
         document = reader.take(4 + size)

@@ -2,8 +2,11 @@
 
     receive -> magic -> line -> row of the command table -> (body) -> the command's function
 
+    GREETING -> OPEN <-> UPGRADING          the phases of a session; what it may do follows from where it is
+         `--------+----------`-> ENDING -> GONE
+
 Message frames and heartbeats may stand anywhere between replies. An OK that waits for its commit holds back the
-replies behind it, not the reading. A ClientError raised anywhere below becomes its error frame in `fail`.
+replies after it, not the reading. A ClientError raised anywhere below becomes its error frame in `fail`.
 """
 
 from __future__ import annotations
@@ -31,7 +34,28 @@ BAD_PROTOCOL: Final = b"\x00\x00\x00\x12\x00\x00\x00\x01E_BAD_PROTOCOL"
 MAX_REPLIES: Final = 10_000  # replies waiting for a commit, above which nothing more is read from the client
 KEPT_OUTPUT: Final = 65536  # bytes up to which an output buffer is used again
 
-# Connection states, with the numbers that /stats shows.
+SHARE: Final = (
+    256  # steps that are executed at once, two for a command with a body; then it is somebody else's turn
+)
+SHARE_TOPICS: Final = 16  # topics that these may publish to: each means a write to a log
+
+# Phases of a session.
+GREETING: Final = 0  # the magic is awaited
+OPEN: Final = 1  # commands are executed
+UPGRADING: Final = 2  # layers are being put in place; what comes past them is thrown away, as in NSQ
+ENDING: Final = 3  # hung up: nothing is executed any more, replies still go out
+GONE: Final = 4  # the connection is closed
+
+_NEXT: Final = (
+    1 << OPEN | 1 << ENDING | 1 << GONE,
+    1 << UPGRADING | 1 << ENDING | 1 << GONE,
+    1 << OPEN | 1 << ENDING | 1 << GONE,
+    1 << ENDING | 1 << GONE,
+    1 << GONE,
+)
+"""By phase: the phases that may follow, as bits."""
+
+# States of a subscription, with the numbers that /stats shows.
 INIT: Final = 0
 SUBSCRIBED: Final = 3
 CLOSING: Final = 4
@@ -49,12 +73,12 @@ class Outlet:
         """Stop reading, or go on: the session has as many open replies as it may have."""
         raise NotImplementedError
 
-    def upgrade(self, identity: Identity) -> None:
-        """Put the compression that was agreed on between the socket and the session."""
+    def upgrade(self, layer: str, identity: Identity) -> bool:
+        """Put a layer between the socket and the session. False: it is not ready, `session.upgraded` will tell."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """Close behind what was sent."""
+        """Close after what was sent."""
         raise NotImplementedError
 
     def abort(self) -> None:
@@ -63,7 +87,7 @@ class Outlet:
 
 
 class Receipt:
-    """A reply that is not due yet: the answer to a publish, or one behind it."""
+    """A reply that is not due yet: the answer to a publish, or one after it."""
 
     def __init__(self, frame: bytes, batch: Batch | None, command: str, topic: str, count: i64) -> None:
         self.frame = frame
@@ -71,6 +95,25 @@ class Receipt:
         self.command = command
         self.topic = topic
         self.count = count  # messages published
+
+
+class Patience(Alarm):
+    """Hangs up on a client that does not say the magic, or does not finish a handshake, in time."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self._session: Session | None = session
+
+    def forget(self) -> None:
+        """It did. The alarm stands in the heap until it is due, and must not keep the session alive."""
+        self._session = None
+
+    def ring(self, now: i64) -> i64:  # noqa: ARG002 - an alarm's interface
+        """It did not."""
+        session = self._session
+        if session is not None:
+            session.hang_up()
+        return 0
 
 
 class Heartbeat(Alarm):
@@ -134,38 +177,62 @@ class Session(Publisher):
         self.subscriber: Subscriber | None = None
         self.pub_counts: dict[str, int] = {}
         self.out = BytesWriter()
+        self.phase: i64 = GREETING
         self.blocked = False  # the transport takes nothing now
-        self.closed = False  # hung up: nothing is executed any more
         self._listed = False  # stands in the broker's list of sessions to flush
-        self._gone = False
-        self._held = False
-        self._upgrading: Identity | None = None  # agreed on, but replies in the clear are not out yet
-        self._greeted = False
-        self._identified = False
+        self._held = False  # too many replies wait: nothing is read
+        self._identified = False  # heartbeats follow the first IDENTIFY
+        self._upgrades: list[str] = []  # layers to put in place, when replies in the clear are out
+        self._patience: Patience | None = None
         self._reader = CommandReader()
         self._replies: deque[Receipt] = deque()
         self._command: commands.Command | None = None  # the one whose body is awaited
         self._params: list[bytes] = []
+        self._wait_for_client()
+
+    @property
+    def closed(self) -> bool:
+        """Hung up: nothing is executed any more."""
+        return self.phase >= ENDING
+
+    def _enter(self, phase: i64) -> None:
+        assert (_NEXT[self.phase] >> phase) & 1, f"from phase {self.phase} to {phase}"
+        self.phase = phase
 
     # -- bytes in
 
-    def receive(self, data: bytes, now: i64) -> None:
-        """Execute every command that these bytes complete."""
-        if self.closed:
-            return
+    def receive(self, data: bytes, now: i64) -> bool:
+        """Take bytes and execute a share of the commands that they complete. True: `proceed` with the rest."""
+        if self.phase > OPEN or not self._reader.feed(data):
+            return False
+        return self.proceed(now)
+
+    def keep(self, data: bytes) -> None:
+        """Take bytes that come while there is still something to proceed with."""
+        if self.phase <= OPEN:
+            self._reader.feed(data)
+
+    def proceed(self, now: i64) -> bool:
+        """Execute another share: SHARE steps, fewer if they make topics or publish to many. True: there is more."""
         self.now = now
-        if not self._reader.feed(data):
-            return
-        if not self._greeted and not self._greet():
-            return
-        while not self.closed:
+        if self.phase == GREETING and not self._greet():
+            return False
+        broker = self.broker
+        made: i64 = broker.made
+        most: i64 = len(broker.published) + SHARE_TOPICS
+        left: i64 = SHARE
+        while self.phase == OPEN:
             try:
                 if not self._step(now):
-                    return
+                    return False
             except ClientError as error:
                 self.fail(error)
             except LineTooLong:
                 self.hang_up()
+            left -= 1
+            if left == 0 or broker.made != made or len(broker.published) >= most:
+                return self._reader.pending() > 0
+        return False
 
     def end(self) -> None:
         """The client will send no more. A command cut short is answered with its error."""
@@ -185,7 +252,8 @@ class Session(Publisher):
             self.has_output()
             self.hang_up()
             return False
-        self._greeted = True
+        self._enter(OPEN)
+        self._no_longer_wait()
         self.heard_at = self.now
         self._start_heartbeat()
         return True
@@ -238,7 +306,7 @@ class Session(Publisher):
     def flush(self) -> None:
         """Hand the output to the transport."""
         self._listed = False
-        if self._gone:
+        if self.phase == GONE:
             return
         size: i64 = len(self.out)
         if size > 0:
@@ -301,15 +369,16 @@ class Session(Publisher):
             if awaited is not None and awaited.state == FAILED:
                 error = PublishFailed(receipt.command, awaited.cause)
                 self.out.write(_error_frame(error.frame_payload()))
-                self.closed = True
+                if self.phase < ENDING:
+                    self._enter(ENDING)
                 replies.clear()
                 break
             self.out.write(receipt.frame)
             if receipt.count > 0:
                 self.pub_counts[receipt.topic] = self.pub_counts.get(receipt.topic, 0) + int(receipt.count)
         self.has_output()
-        if self._upgrading is not None and not replies and not self.closed:
-            self._upgrade(self._upgrading)
+        if self.phase == UPGRADING and not replies:
+            self._upgrade()
         if self._held and len(replies) <= MAX_REPLIES // 2:
             self._held = False
             self.outlet.hold(False)
@@ -323,18 +392,44 @@ class Session(Publisher):
         if not self._identified:
             self._identified = True
             self._start_heartbeat()
-        if identity.snappy or identity.deflate:
+        self._upgrades = identity.layers()
+        if self._upgrades:
+            self._enter(UPGRADING)
             self._reader.discard()
-            if self._replies:
-                self._upgrading = identity
-            else:
-                self._upgrade(identity)
+            if not self._replies:
+                self._upgrade()
 
-    def _upgrade(self, identity: Identity) -> None:
-        self._upgrading = None
-        self.flush()
-        self.outlet.upgrade(identity)
+    def _upgrade(self) -> None:
+        """Put the layers in place, one after the other; the peer is told of each through it."""
+        while self._upgrades:
+            self.flush()
+            if not self.outlet.upgrade(self._upgrades[0], self.identity):
+                self._wait_for_client()
+                return
+            self._upgraded()
+        self._enter(OPEN)
+
+    def upgraded(self) -> None:
+        """The layer that was not ready is."""
+        if self.phase == UPGRADING:
+            self._no_longer_wait()
+            self._upgraded()
+            self._upgrade()
+
+    def _upgraded(self) -> None:
+        del self._upgrades[0]
         self._reply(OK_FRAME)
+
+    def _wait_for_client(self) -> None:
+        timeout = self.broker.settings.handshake_timeout
+        if timeout > 0:
+            self._patience = Patience(self)
+            self.broker.deadlines.set(self._patience, self.now + timeout)
+
+    def _no_longer_wait(self) -> None:
+        if self._patience is not None:
+            self._patience.forget()
+            self._patience = None
 
     def subscribe(self, subscriber: Subscriber) -> None:
         """SUB succeeded."""
@@ -367,7 +462,9 @@ class Session(Publisher):
 
     def hang_up(self) -> None:
         """Execute nothing more; close when the replies are out."""
-        self.closed = True
+        if self.phase < ENDING:
+            self._enter(ENDING)
+        self._no_longer_wait()
         self._command = None
         self._reader.discard()
         self.has_output()
@@ -379,10 +476,10 @@ class Session(Publisher):
 
     def gone(self) -> None:
         """The connection is closed. Called once by its owner."""
-        if self._gone:
+        if self.phase == GONE:
             return
-        self.closed = True
-        self._gone = True
+        self._enter(GONE)
+        self._no_longer_wait()
         if self.heartbeat is not None:
             self.heartbeat.forget()
             self.heartbeat = None
