@@ -58,6 +58,9 @@ class StandIn:
         """Change the addresses."""
         self.lookupd_addresses = addresses
 
+    def look(self) -> None:
+        """There is no disk."""
+
     def set_log_level(self, level: Level) -> None:
         """Change the log's level."""
         self.log.level = level

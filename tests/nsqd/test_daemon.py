@@ -2,16 +2,19 @@
 
 import asyncio
 import os
+import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from nsqkit.log import Log
+from nsqkit.nsqd.core.store import StoreError
 from nsqkit.nsqd.daemon import Nsqd
 from nsqkit.nsqd.machine import Machine
 from nsqkit.nsqd.options import NsqdOptions
 from nsqkit.nsqd.storage.disk import Disk
+from nsqkit.wire.errors import PublishFailed
 
 
 class Closed(Disk):
@@ -24,6 +27,18 @@ class Closed(Disk):
         return super().names(path)
 
 
+class Full(Disk):
+    """One with hardly any room."""
+
+    def free_bytes(self, path: str) -> int:  # noqa: ARG002
+        """What there is."""
+        return 5
+
+    def total_bytes(self, path: str) -> int:  # noqa: ARG002
+        """A large one."""
+        return 1 << 40
+
+
 @pytest.fixture
 def lines() -> list[str]:
     """What the daemon logs."""
@@ -31,14 +46,22 @@ def lines() -> list[str]:
 
 
 @pytest.fixture
-def run(tmp_path: Path, lines: list[str]) -> Callable[..., None]:
-    """Starts a daemon on `tmp_path`, does something with it, and stops it."""
+def path(tmp_path: Path) -> Path:
+    """The data path."""
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def run(path: Path, lines: list[str]) -> Callable[..., None]:
+    """Starts a daemon on `path`, does something with it, and stops it."""
 
     def run(act: Callable[[Nsqd], Awaitable[None]], disk: Disk | None = None) -> None:
+        path.mkdir(exist_ok=True)
+
         async def live() -> None:
             machine = Machine()
             machine.disk = disk or machine.disk
-            options = NsqdOptions(data_path=str(tmp_path), tcp_address="127.0.0.1:0", http_address="")
+            options = NsqdOptions(data_path=str(path), tcp_address="127.0.0.1:0", http_address="")
             async with Nsqd(options, Log("", write=lines.append), machine) as nsqd:
                 await act(nsqd)
 
@@ -51,12 +74,13 @@ async def nothing(_: Nsqd) -> None:
     """Just start and stop."""
 
 
-def test_directories_of_others(tmp_path, run, lines):
+def test_directories_of_others(path, run, lines):
     """A directory with logs of others is no topic, and nothing in it changes; one that is closed is passed over."""
+    path.mkdir()
     for name in ("web", "lost+found", "closed"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "web" / "access.log").write_bytes(b"GET /\n")
-    (tmp_path / "web" / "error.log").touch()
+        (path / name).mkdir()
+    (path / "web" / "access.log").write_bytes(b"GET /\n")
+    (path / "web" / "error.log").touch()
     topics: list[str] = []
 
     async def look(nsqd: Nsqd) -> None:
@@ -65,19 +89,19 @@ def test_directories_of_others(tmp_path, run, lines):
     run(look, Closed())
 
     assert [] == topics
-    assert ["access.log", "error.log"] == sorted(os.listdir(tmp_path / "web"))
-    assert b"GET /\n" == (tmp_path / "web" / "access.log").read_bytes()
+    assert ["access.log", "error.log"] == sorted(os.listdir(path / "web"))
+    assert b"GET /\n" == (path / "web" / "access.log").read_bytes()
     assert 1 == sum("closed: passed over, it can't be read: Permission denied" in line for line in lines)
 
 
-def test_a_log_that_nsqd_dat_does_not_name_is_back(tmp_path, run, lines):
+def test_a_log_that_nsqd_dat_does_not_name_is_back(path, run, lines):
     """A directory with a segment is a topic, also when nsqd.dat was lost."""
 
     async def publish(nsqd: Nsqd) -> None:
         await nsqd.publish("orders", b"\0\0\0\3one", 1, 0)
 
     run(publish)
-    (tmp_path / "nsqd.dat").unlink()
+    (path / "nsqd.dat").unlink()
     depths: list[int] = []
 
     async def look(nsqd: Nsqd) -> None:
@@ -87,3 +111,76 @@ def test_a_log_that_nsqd_dat_does_not_name_is_back(tmp_path, run, lines):
 
     assert [1] == depths
     assert any("TOPIC(orders): its log is there" in line for line in lines)
+
+
+ONE = b"\0\0\0\3one"
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_data_path_that_is_moved_away(path, run, lines, replaced):
+    """Publishes to old and new topics are refused with the cause, nothing is made under its name; back, all is well."""
+    away = path.with_name("away")
+    told: list[str] = []
+
+    async def move(nsqd: Nsqd) -> None:
+        await nsqd.publish("orders", ONE, 1, 0)
+        path.rename(away)
+        if replaced:
+            shutil.copytree(away, path)
+        was = sorted(os.walk(path))
+        nsqd.look()
+        told.append(nsqd.health.text())
+        with pytest.raises(PublishFailed, match="the data path"):
+            await nsqd.publish("orders", ONE, 1, 0)
+        with pytest.raises(StoreError, match="the data path"):
+            await nsqd.publish("new", ONE, 1, 0)
+        nsqd.broker.topics["orders"].channel("ch", nsqd.now())
+        nsqd.turn()
+        assert was == sorted(os.walk(path))
+        shutil.rmtree(path, ignore_errors=True)
+        away.rename(path)
+        while nsqd.health.reasons:  # noqa: ASYNC110 - nobody publishes: it looks by itself
+            await asyncio.sleep(0.01)
+        await nsqd.publish("orders", ONE, 1, 0)
+
+    run(move)
+
+    reason = "is another directory now" if replaced else "can't be reached: no such file or directory"
+    assert [f"the data path {path} {reason}"] == told
+    assert 1 == sum(f"ERROR: STORAGE: the data path {path} {reason}" in line for line in lines)
+    assert any("STORAGE: the data path is back" in line for line in lines)
+    depths: list[int] = []
+
+    async def look(nsqd: Nsqd) -> None:
+        depths.append(int(nsqd.broker.topics["orders"].channels["ch"].queue.depth()))
+
+    run(look)
+    assert [2] == depths
+
+
+def test_a_data_path_that_is_removed(path, run):
+    """It does not come back empty, not even when nsqd stops."""
+
+    async def remove(nsqd: Nsqd) -> None:
+        await nsqd.publish("orders", ONE, 1, 0)
+        shutil.rmtree(path)
+        nsqd.look()
+        with pytest.raises(PublishFailed, match="can't be reached"):
+            await nsqd.publish("orders", ONE, 1, 0)
+
+    run(remove)
+
+    assert not path.exists()
+
+
+def test_the_reserve_is_said_and_looked_at_from_the_start(run, lines):
+    """A line tells it, and whoever starts on a disk that is full up to it is unhealthy before anybody publishes."""
+    reasons: list[str] = []
+
+    async def look(nsqd: Nsqd) -> None:
+        reasons.extend(nsqd.health.reasons)
+
+    run(look, Full())
+
+    assert ["free space"] == reasons
+    assert any("STORAGE: 5 bytes are free; below 67108864 publishes are refused" in line for line in lines)

@@ -1,5 +1,6 @@
 """The lock of the data path, and the names of topic directories."""
 
+import errno
 import os
 import string
 import subprocess
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from nsqkit.errors import StartError
 from nsqkit.names import valid_name
-from nsqkit.nsqd.datapath import DataPathLock, topic_directory, topic_of_directory
+from nsqkit.nsqd.datapath import DataPathLock, require_writable, topic_directory, topic_of_directory
 
 PLAIN = [
     "orders",
@@ -51,6 +52,42 @@ def test_second_lock_fails(tmp_path: Path) -> None:
         f"failed to lock data-path: cannot flock directory {tmp_path} - resource temporarily unavailable"
         " (possibly in use by another instance of nsqd)"
     ) == str(caught.value)
+
+
+def test_misplaced(tmp_path: Path) -> None:
+    """The lock knows when its path was renamed, replaced or removed, and when it is back."""
+    path = tmp_path / "data"
+    path.mkdir()
+    with DataPathLock(str(path)) as lock:
+        assert lock.misplaced() == ""
+        path.rename(tmp_path / "moved")
+        assert lock.misplaced() == f"the data path {path} can't be reached: no such file or directory"
+        path.mkdir()
+        assert lock.misplaced() == f"the data path {path} is another directory now"
+        path.rmdir()
+        (tmp_path / "moved").rename(path)
+        assert lock.misplaced() == ""
+
+
+@pytest.mark.parametrize(
+    ("number", "fails"), [(errno.EROFS, True), (errno.EACCES, True), (errno.ENOSPC, False)]
+)
+def test_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, fails: bool) -> None:
+    """A data path in which nothing can be made is said by name; a full disk stops no start."""
+    require_writable(str(tmp_path))
+    assert [] == os.listdir(tmp_path)
+
+    def refuse(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "open", refuse)
+    if not fails:
+        require_writable(str(tmp_path))
+        return
+    with pytest.raises(StartError) as caught:
+        require_writable(str(tmp_path))
+    text = os.strerror(number)
+    assert f"data-path {tmp_path} is not writable: {text[0].lower()}{text[1:]}" == str(caught.value)
 
 
 def test_released_lock_can_be_taken(tmp_path: Path) -> None:

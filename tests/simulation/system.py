@@ -46,5 +46,9 @@ class NoSocket:
 class NoLock:
     """Nothing is locked."""
 
+    def misplaced(self) -> str:
+        """Nobody moves the data path."""
+        return ""
+
     def release(self) -> None:
         """Nothing to do."""

@@ -30,7 +30,7 @@ from nsqkit.nsqd.lookup import Lookup
 from nsqkit.nsqd.machine import BACKLOG, Lock, Machine
 from nsqkit.nsqd.memory import GcPauses
 from nsqkit.nsqd.options import NsqdOptions
-from nsqkit.nsqd.settings import settings_of
+from nsqkit.nsqd.settings import reserve_of, settings_of
 from nsqkit.nsqd.storage.diskqueue import queues_among
 from nsqkit.nsqd.storage.files import FileStorage
 from nsqkit.nsqd.storage.segment import is_segment
@@ -83,6 +83,7 @@ class Nsqd:
         """Lock the data path, take over what is there, and serve."""
         self._loop = asyncio.get_running_loop()
         self._lock = self.machine.lock(self.options.data_path)
+        self.machine.disk.misplaced = self._lock.misplaced
         try:
             self.gc_pauses.start()
             self.log.info(version_line("nsqd"))
@@ -111,16 +112,24 @@ class Nsqd:
         """Bring back what was there before: metadata, journal, logs, and what an NSQ left."""
         options = self.options
         disk = self.machine.disk
+        try:
+            reserve = reserve_of(options, disk, self.data_path)
+        except OSError as error:
+            raise StartError(f"data-path {self.data_path}: {error.strerror}") from error
         storage = FileStorage(
             disk,
             self.data_path,
             lambda topic: topic_directory(self.data_path, topic),
             self.log.warning,
             options.max_bytes_per_file,
-            options.min_free_space,
+            reserve,
             self.health,
         )
         storage.look()
+        if reserve:
+            self.log.info(
+                f"STORAGE: {storage.free_bytes} bytes are free; below {reserve} publishes are refused"
+            )
         self.storage = storage
         self.broker = Broker(settings_of(options), storage, self.health)
         self.broker.settings.random = self.machine.random
@@ -305,6 +314,12 @@ class Nsqd:
     def set_lookupd_addresses(self, addresses: Sequence[str]) -> None:
         """Announce topics and channels there from now on."""
         self._lookup.configure(addresses)
+
+    def look(self) -> None:
+        """Look at the data path and the free space now. What is wrong is in the broker's health."""
+        self.storage.look()
+        if self.health.reasons:
+            self._keeper.after_turn()
 
     def set_log_level(self, level: Level) -> None:
         """Change the least severe level that is logged."""

@@ -5,10 +5,12 @@
     <name>.diskqueue.*           queues NSQ left behind, see storage/diskqueue.py
     imported/                    the same, after they were taken over
     journal                      kept free for storage
+    %probe                       comes and goes at a start, to see whether the data path can be written
     <topic>/                     a topic's log
     %<topic>/                    that of a topic whose name is one of the above, or is no directory name
 """
 
+import errno
 import fcntl
 import os
 import re
@@ -21,6 +23,7 @@ from nsqkit.names import valid_name
 IMPORTED: Final = "imported"  # directory of NSQ's files that were taken over
 
 _ESCAPE: Final = "%"  # never part of a topic's name
+PROBE: Final = "%probe"  # a file that comes and goes at a start; no topic's directory is called so
 _RESERVED: Final = re.compile(
     r"""  \.{1,2}                                          # no names of their own
         | imported | journal
@@ -53,6 +56,19 @@ class DataPathLock:
                 " (possibly in use by another instance of nsqd)"
             ) from error
         self._descriptor: int | None = descriptor
+        self._directory = os.path.abspath(directory)
+        self._identity = _identity(os.fstat(descriptor))
+
+    def misplaced(self) -> str:
+        """Why the path does not lead to the locked directory any more, "" if it does.
+
+        Somebody may have removed or renamed it, or mounted something over it.
+        """
+        try:
+            found = _identity(os.stat(self._directory))
+        except OSError as error:
+            return f"the data path {self._directory} can't be reached: {_errno_text(error)}"
+        return "" if found == self._identity else f"the data path {self._directory} is another directory now"
 
     def release(self) -> None:
         """Let others use the data path. Does nothing the second time."""
@@ -69,6 +85,18 @@ class DataPathLock:
         self.release()
 
 
+def require_writable(data_path: str) -> None:
+    """Raise StartError if nothing can be made in the data path. A full disk is no reason: what is there can be read."""
+    directory = data_path or os.getcwd()
+    probe = os.path.join(directory, PROBE)
+    try:
+        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        os.unlink(probe)
+    except OSError as error:
+        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+            raise StartError(f"data-path {directory} is not writable: {_errno_text(error)}") from error
+
+
 def topic_directory(data_path: str, topic: str) -> str:
     """Where the log of a topic lives. Raises ValueError for what is no valid name: it might lead anywhere."""
     if not valid_name(topic):
@@ -83,6 +111,10 @@ def topic_of_directory(name: str) -> str | None:
     if not valid_name(topic) or escaped != (_RESERVED.fullmatch(topic) is not None):
         return None
     return topic
+
+
+def _identity(about: os.stat_result) -> tuple[int, int]:
+    return about.st_dev, about.st_ino
 
 
 def _errno_text(error: OSError) -> str:

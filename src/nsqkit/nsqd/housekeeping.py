@@ -24,7 +24,7 @@ from nsqkit.nsqd.options import Durability, NsqdOptions
 from nsqkit.nsqd.storage.files import FileStorage
 from nsqkit.options.duration import SECOND
 
-LOOK_AGAIN_S: Final = 1.0  # between two looks while something is wrong
+LOOK_AGAIN_S: Final = 1.0  # between two looks at the disk while something is wrong, or is written
 SHARE: Final = 20  # checkpoints may take one part in so many of the time
 
 
@@ -73,6 +73,8 @@ class Housekeeping:
         self._sync_timer: asyncio.TimerHandle | None = None
         self._checkpoint_timer: asyncio.TimerHandle | None = None
         self._health_timer: asyncio.TimerHandle | None = None
+        self._look_timer: asyncio.TimerHandle | None = None
+        self._misplaced = ""  # what was said of it last
         self._probing: asyncio.Future[list[str]] | None = None
         self._complaints: dict[str, str] = {}  # by what fails
         self._cpu_time = machine.cpu_time
@@ -88,7 +90,15 @@ class Housekeeping:
         if self._storage.low is not self._low:
             self._low = self._storage.low
             self._give_back()
+        if self._storage.misplaced != self._misplaced:
+            self._misplaced = self._storage.misplaced
+            if self._misplaced:
+                self._log.error(f"STORAGE: {self._misplaced}: publishes are refused")
+            else:
+                self._log.info("STORAGE: the data path is back")
         waiting = self._storage.unsynced_batches
+        if waiting and self._look_timer is None:
+            self._look_timer = self._loop.call_later(LOOK_AGAIN_S, self._look_before_writing)
         if waiting and self._syncing is None:
             if waiting >= self._sync_every:
                 self._sync()
@@ -100,6 +110,10 @@ class Housekeeping:
             self._checkpoint_timer = self._loop.call_later(self._checkpoint_pause, self._checkpoint)
 
     # -- bad health
+
+    def _look_before_writing(self) -> None:
+        self._look_timer = None
+        self._storage.look_before_writing()
 
     def _look_again(self) -> None:
         """See whether what failed works again, without waiting for somebody to publish."""
@@ -256,7 +270,7 @@ class Housekeeping:
     async def stop(self) -> None:
         """Wait for what is running; begin nothing new."""
         self._stopping = True
-        for timer in (self._sync_timer, self._checkpoint_timer, self._health_timer):
+        for timer in (self._sync_timer, self._checkpoint_timer, self._health_timer, self._look_timer):
             if timer is not None:
                 timer.cancel()
         running = [

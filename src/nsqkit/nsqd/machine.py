@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from nsqkit.clock import Clock
 from nsqkit.listen import Listener, listen
-from nsqkit.nsqd.datapath import DataPathLock
+from nsqkit.nsqd.datapath import DataPathLock, require_writable
 from nsqkit.nsqd.storage.disk import Disk
 
 BACKLOG: Final = 4096  # connections waiting to be accepted
@@ -23,6 +23,9 @@ class Lock(Protocol):
 
     def release(self) -> None:
         """Let others use it. Does nothing the second time."""
+
+    def misplaced(self) -> str:
+        """Why the path leads somewhere else now, "" if it does not."""
 
 
 class Machine:
@@ -43,5 +46,11 @@ class Machine:
         return listen(address, BACKLOG)
 
     def lock(self, data_path: str) -> Lock:
-        """Nobody else may use this directory from here on. StartError."""
-        return DataPathLock(data_path)
+        """Nobody else may use this directory from here on. StartError, also if it can't be written."""
+        lock = DataPathLock(data_path)
+        try:
+            require_writable(data_path)
+        except BaseException:
+            lock.release()
+            raise
+        return lock

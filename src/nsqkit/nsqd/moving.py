@@ -7,6 +7,7 @@ loss.
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from nsqkit.log import Log
@@ -124,7 +125,8 @@ def _owe(ready: ReadyQueue, pending: list[tuple[Batch, int]], *, tried: bool) ->
 
 def _set_aside(data_path: str, queue: Queue) -> None:
     target = os.path.join(data_path, IMPORTED)
-    os.makedirs(target, mode=0o700, exist_ok=True)
+    with suppress(FileExistsError):
+        os.mkdir(target, 0o700)
     for name in queue_files(data_path, queue.name):
         path = os.path.join(target, name)
         number = 1

@@ -4,7 +4,7 @@ import socket
 import zlib
 from dataclasses import dataclass
 from enum import Enum, IntEnum
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from nsqkit.address import split_address
 from nsqkit.errors import OptionError
@@ -61,6 +61,9 @@ TLS_VERSIONS = Words(
     },
     empty=TlsVersion.TLS1_0,
 )
+
+
+DEFAULT_RESERVE: Final = 64 * 1024 * 1024
 
 
 def default_node_id() -> int:
@@ -163,8 +166,9 @@ class NsqdOptions(DaemonOptions):
         Duration.parse("1s"), "longest time until a channel's progress is written", within=(MILLISECOND, None)
     )
     min_free_space: int = option(
-        64 * 1024 * 1024,
-        "free bytes on the disk below which publishes are refused; 0: no check",
+        DEFAULT_RESERVE,
+        "free bytes on the disk below which publishes are refused; 0: no check; "
+        "the default is lowered to 5 % of a volume smaller than 1.25 GiB",
         within=(0, None),
     )
     queue_scan_worker_pool_max: int = option(

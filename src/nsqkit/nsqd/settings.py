@@ -1,8 +1,20 @@
 """From the options that a user writes to the settings that the broker reads."""
 
+from typing import Final
+
 from nsqkit.nsqd.core.settings import Durability, Settings
-from nsqkit.nsqd.options import NsqdOptions
+from nsqkit.nsqd.options import DEFAULT_RESERVE, NsqdOptions
+from nsqkit.nsqd.storage.disk import Disk
 from nsqkit.version import NSQ_VERSION
+
+SMALL_SHARE: Final = 20  # one part in so many of a volume is kept free, if that is less than the default
+
+
+def reserve_of(options: NsqdOptions, disk: Disk, data_path: str) -> int:
+    """Bytes to keep free on the disk: as the option says, or less on a volume that its default would close. OSError."""
+    if options.min_free_space != DEFAULT_RESERVE:
+        return options.min_free_space
+    return min(DEFAULT_RESERVE, disk.total_bytes(data_path) // SMALL_SHARE)
 
 
 def settings_of(options: NsqdOptions) -> Settings:

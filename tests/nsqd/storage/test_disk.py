@@ -105,6 +105,9 @@ def test_what_is_not_there(plain, tmp_path):
 def test_directories_and_names(plain, tmp_path):
     """Directories are made once, listed in order, and removed when empty."""
     path = str(tmp_path / "one" / "two")
+    with pytest.raises(FileNotFoundError):  # what a directory is in is never made with it
+        plain.make_directory(path)
+    (tmp_path / "one").mkdir()
     assert plain.make_directory(path)
     assert not plain.make_directory(path)
     for name in "ba":
@@ -119,6 +122,31 @@ def test_directories_and_names(plain, tmp_path):
     plain.remove(f"{path}/c")
     plain.remove_directory(path)
     assert [] == plain.names(str(tmp_path / "one"))
+
+
+def test_misplaced(plain, tmp_path, file):
+    """While names lead somewhere else, nothing is made, opened or removed by name; what is open goes on."""
+    (tmp_path / "directory").mkdir()
+    before = sorted(os.listdir(tmp_path))
+    plain.misplaced = lambda: "moved away"
+    path = str(tmp_path / "file")
+    for act in (
+        lambda: plain.create(f"{path}2"),
+        lambda: plain.open(path),
+        lambda: plain.replace(path, b"new"),
+        lambda: plain.make_directory(f"{path}3"),
+        lambda: plain.remove(path),
+        lambda: plain.rename(path, f"{path}4"),
+        lambda: plain.remove_directory(str(tmp_path / "directory")),
+    ):
+        with pytest.raises(OSError, match="moved away"):
+            act()
+
+    assert before == sorted(os.listdir(tmp_path))
+    assert 3 == plain.write(file, [b"one"], 0)
+
+    plain.misplaced = lambda: ""
+    plain.close(plain.open(path))
 
 
 def test_free_bytes(plain, tmp_path):

@@ -13,6 +13,37 @@ from nsqkit.nsqd.storage.segment import BATCH_HEADER, FILE_HEADER
 RESERVE = 1_000_000
 
 
+class TestDataPath:
+    """Nothing is OK'd that goes into a data path which is not where it was."""
+
+    def test_misplaced(self, home, contents):
+        """Writes are refused with the cause as soon as it is seen, copies too, until the data path is back."""
+        log = home.open()
+        home.write(log, b"one")
+        home.disk.misplaced = lambda: "moved away"
+        home.write(log, b"two")  # not seen yet
+        home.storage.look_before_writing()
+
+        for carried in (False, True):
+            with pytest.raises(StoreError, match="moved away"):
+                home.write(log, b"lost", carried=carried)
+        assert {"data path": "moved away"} == home.storage._health.reasons
+        home.disk.misplaced = lambda: ""
+
+        home.write(log, b"three")
+        assert [b"one", b"two", b"three"] == [body for _, body in contents(log)]
+        assert {} == home.storage._health.reasons
+
+    def test_new_topics(self, home):
+        """No topic's directory is made in somebody else's data path."""
+        home.disk.misplaced = lambda: "moved away"
+
+        with pytest.raises(StoreError, match="the log of new can't be opened: moved away"):
+            home.open("new")
+
+        assert not os.path.exists(f"{home.disk.root}/new")
+
+
 class TestFreeSpace:
     """Publishes are refused before the disk is full."""
 

@@ -1,6 +1,8 @@
 """The operating system's files as storage uses them: the one place that a simulation replaces."""
 
+import errno
 import os
+from collections.abc import Callable
 from typing import Final
 
 from mypy_extensions import i64, mypyc_attr
@@ -10,14 +12,29 @@ IOV_MAX: Final = 1000  # pieces in one writev; Linux takes 1024
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Disk:
-    """Plain calls. Everything raises OSError."""
+    """Plain calls. Everything raises OSError.
+
+    `misplaced` tells why names may not be used, "" while they may: another directory may have the data path's name,
+    and belong to another nsqd. What is open stays what it is.
+    """
+
+    misplaced: Callable[[], str] | None = None
+
+    def require_place(self) -> None:
+        """Raise what `misplaced` says."""
+        if self.misplaced is not None:
+            reason = self.misplaced()
+            if reason:
+                raise OSError(errno.ESTALE, reason)
 
     def create(self, path: str) -> int:
         """Open a new file for reading and writing. FileExistsError if it is there."""
+        self.require_place()
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
     def open(self, path: str) -> int:
         """Open an existing file for reading and writing."""
+        self.require_place()
         return os.open(path, os.O_RDWR | os.O_CLOEXEC)
 
     def close(self, file: int) -> None:
@@ -61,6 +78,7 @@ class Disk:
 
     def replace(self, path: str, content: bytes, *, sync: bool = False) -> None:
         """Give a small file new content, atomically. With `sync` it will survive a power cut."""
+        self.require_place()
         temporary = path + ".tmp"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
@@ -103,13 +121,15 @@ class Disk:
 
     def make_directory(self, path: str) -> bool:
         """Make a directory unless it is there; was it made?"""
+        self.require_place()
         if os.path.isdir(path):
             return False
-        os.makedirs(path, mode=0o700)
+        os.mkdir(path, 0o700)  # never what it is in: a data path that is gone must not come back empty
         return True
 
     def remove(self, path: str) -> None:
         """Remove a file, if it is there."""
+        self.require_place()
         try:
             os.unlink(path)
         except FileNotFoundError:
@@ -117,11 +137,18 @@ class Disk:
 
     def rename(self, path: str, target: str) -> None:
         """Give a file another name."""
+        self.require_place()
         os.rename(path, target)
 
     def remove_directory(self, path: str) -> None:
         """Remove an empty directory."""
+        self.require_place()
         os.rmdir(path)
+
+    def total_bytes(self, path: str) -> int:
+        """The size of the file system of `path`."""
+        about = os.statvfs(path)
+        return about.f_blocks * about.f_frsize
 
     def free_bytes(self, path: str) -> int:
         """What may still be written to the file system of `path`."""

@@ -19,6 +19,7 @@ from nsqkit.nsqd.storage.reader import CHECK_BLOCK
 from nsqkit.nsqd.storage.segment import PROBE
 
 FREE_SPACE: Final = "free space"  # cause of bad health: the reserve is touched
+DATA_PATH: Final = "data path"  # cause of bad health: it was removed, renamed or replaced
 _PROBE_BYTES: Final = 65_536
 _GUARD_STEP: Final = 4_194_304  # bytes written between two looks at the free space
 
@@ -53,8 +54,10 @@ class FileStorage(Storage):
         self._report = report
         self._health = health or Health()
         self._min_free_bytes = min_free_bytes
-        self._until_look: i64 = 0
+        self._until_look: i64 = -1  # bytes that may be written before the next look
         self.low = False  # less than the reserve is free
+        self.free_bytes: i64 = 0  # as far as was seen
+        self.misplaced = ""  # why nothing may be written, as far as was seen
         self._replaying = False
         self._unsynced: dict[TopicLog, None] = {}
 
@@ -69,33 +72,47 @@ class FileStorage(Storage):
         """Tell a person."""
         self._report(line)
 
-    def guard(self, size: i64) -> None:
-        """Refuse to write `size` bytes when too little would stay free. StoreError."""
-        if self._min_free_bytes <= 0 or self._replaying:
+    def guard(self, size: i64, copies: bool = False) -> None:
+        """Refuse to write `size` bytes into a lost data path, or when too little would stay free. StoreError.
+
+        Copies may use the reserve: they let segments go, or are a broker's last will.
+        """
+        if self._replaying:
             return
         self._until_look -= size
-        if self._until_look < 0 or self.low:
+        if self._until_look < 0 or self.low or self.misplaced:
             self.look()
-        if self.low:
+        if self.misplaced:
+            raise StoreError(self.misplaced)
+        if self.low and not copies:
             raise StoreError(self._too_little())
 
+    def look_before_writing(self) -> None:
+        """What was seen is old: the next write has to look first."""
+        self._until_look = -1
+
     def look(self) -> None:
-        """Look at the free space; to be called now and then, as others write to the disk too."""
+        """Look where the data path is and how much is free; to be called now and then, for others may change both."""
         self._until_look = _GUARD_STEP
+        self.misplaced = "" if self.disk.misplaced is None else self.disk.misplaced()
+        if self.misplaced:
+            self._health.set(DATA_PATH, self.misplaced)
+            return
+        self._health.clear(DATA_PATH)
         if self._min_free_bytes <= 0:
             return
         try:
-            free = self.disk.free_bytes(self._data_path)
+            self.free_bytes = self.disk.free_bytes(self._data_path)
         except OSError:
             return  # whoever writes will see what is wrong
-        low = i64(free) < self._min_free_bytes
+        low = self.free_bytes < self._min_free_bytes
         if low:
             self._health.set(FREE_SPACE, self._too_little())
         else:
             self._health.clear(FREE_SPACE)
         if low != self.low:
             self.low = low
-            full = f"the disk is full up to the reserve ({free} bytes free): publishes are refused"
+            full = f"the disk is full up to the reserve ({self.free_bytes} bytes free): publishes are refused"
             self._report(full if low else "the disk has room again")
 
     def _too_little(self) -> str:

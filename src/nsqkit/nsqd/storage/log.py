@@ -208,10 +208,7 @@ class TopicLog(TopicStore):
             total += BATCH_HEADER + len(batch.data)
             copies = copies and batch.carried
         try:
-            if not copies:
-                self._home.guard(
-                    total
-                )  # copies may use the reserve: they let segments go, or are a broker's last will
+            self._home.guard(total, copies)
             segment = self._writable(total)
             self._write_at(segment, pieces)
         except OSError as error:

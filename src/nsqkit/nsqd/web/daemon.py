@@ -34,6 +34,9 @@ class Daemon(Protocol):
     async def publish(self, topic: str, data: bytes, count: int, due: int) -> None:
         """Publish `count` messages, each behind its size in `data`. PublishFailed or StoreError if they aren't kept."""
 
+    def look(self) -> None:
+        """Look at the data path and the free space now. What is wrong is in the broker's health."""
+
     def set_log_level(self, level: Level) -> None:
         """Change the least severe level that is logged."""
 

@@ -28,6 +28,7 @@ _OURS: Final = (b"x-nsqkit-version", build().encode())
 @routes.add("GET", "HEAD", path="/ping", style=Style.PLAIN)
 def ping(nsqd: Daemon, _: Call) -> str:
     """Say OK, or 500 and `NOK - <reason>` while something fails that messages depend on."""
+    nsqd.look()
     health = health_text(nsqd.broker)
     if health != "OK":
         raise Internal(health)
