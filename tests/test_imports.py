@@ -17,12 +17,13 @@ PACKAGE = Path(str(importlib.util.find_spec("nsqkit").origin)).parent  # type: i
 PURE = {
     "__future__", "collections", "enum", "heapq", "json", "math", "random", "typing",
     "librt", "mypy_extensions", "nsqkit.errors", "nsqkit.names", "nsqkit.wire", "nsqkit.nsqd.core",
+    "nsqkit.nsqd.durability",
 }  # fmt: skip
 LAYERS = {
     "wire": PURE - {"nsqkit.nsqd.core"} | {"zlib", "cramjam"},
     "nsqd/core": PURE,
     "nsqd/storage": PURE
-    | {"bisect", "os", "re", "struct", "threading", "types", "google_crc32c", "nsqkit.nsqd.storage"},
+    | {"bisect", "errno", "os", "re", "struct", "threading", "types", "google_crc32c", "nsqkit.nsqd.storage"},
 }
 
 

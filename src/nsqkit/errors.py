@@ -2,6 +2,12 @@
 
 NsqkitError
 ├── StartError            a daemon cannot start: lock, address, damaged metadata
+├── PublishError          messages that a program publishes are not taken
+│   ├── BadTopicName      the topic may not be called this
+│   ├── EmptyMessage      a body is empty, or there is none
+│   ├── MessageTooLarge   a body, or all of them together, exceeds a limit
+│   ├── BadDelay          the delay is negative, or exceeds its limit
+│   └── NotKept           the disk failed, or the daemon is stopping
 └── OptionError           an option's value makes no sense; exit 1
     ├── ConfigFileError   the config file cannot be read or holds a bad value; exit 1
     └── FlagError         the command line cannot be understood; exit 2
@@ -14,6 +20,30 @@ class NsqkitError(Exception):
 
 class StartError(NsqkitError):
     """A daemon cannot start. The text says why and names the path or address."""
+
+
+class PublishError(NsqkitError):
+    """Messages that a program publishes are not taken. The text says why, and which message it is."""
+
+
+class BadTopicName(PublishError):
+    """The topic may not be called this."""
+
+
+class EmptyMessage(PublishError):
+    """A body is empty, or there is none at all."""
+
+
+class MessageTooLarge(PublishError):
+    """A body, or all of them together, has more bytes than an option allows. The text names its flag."""
+
+
+class BadDelay(PublishError):
+    """The delay is negative, or longer than --max-req-timeout."""
+
+
+class NotKept(PublishError):
+    """The messages could not be kept as the durability mode demands: the disk failed, or the daemon is stopping."""
 
 
 class OptionError(NsqkitError):

@@ -44,7 +44,7 @@ class StandIn:
         self.broker.work(NOW)
         self.broker.flush()
 
-    async def publish(self, topic: str, data: bytes, count: int, due: int) -> None:
+    async def publish_framed(self, topic: str, data: bytes, count: int, due: int) -> None:
         """Publish at once."""
         batch = self.broker.topic(topic).publish(data, count, due, None, NOW)
         self.turn()

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from nsqkit.errors import NotKept
 from nsqkit.log import Log
-from nsqkit.nsqd.core.store import StoreError
 from nsqkit.nsqd.daemon import Nsqd
 from nsqkit.nsqd.machine import Machine
 from nsqkit.nsqd.options import NsqdOptions
 from nsqkit.nsqd.storage.disk import Disk
-from nsqkit.wire.errors import PublishFailed
 
 
 class Closed(Disk):
@@ -98,7 +97,7 @@ def test_a_log_that_nsqd_dat_does_not_name_is_back(path, run, lines):
     """A directory with a segment is a topic, also when nsqd.dat was lost."""
 
     async def publish(nsqd: Nsqd) -> None:
-        await nsqd.publish("orders", b"\0\0\0\3one", 1, 0)
+        await nsqd.publish("orders", b"one")
 
     run(publish)
     (path / "nsqd.dat").unlink()
@@ -113,9 +112,6 @@ def test_a_log_that_nsqd_dat_does_not_name_is_back(path, run, lines):
     assert any("TOPIC(orders): its log is there" in line for line in lines)
 
 
-ONE = b"\0\0\0\3one"
-
-
 @pytest.mark.parametrize("replaced", [False, True])
 def test_a_data_path_that_is_moved_away(path, run, lines, replaced):
     """Publishes to old and new topics are refused with the cause, nothing is made under its name; back, all is well."""
@@ -123,17 +119,17 @@ def test_a_data_path_that_is_moved_away(path, run, lines, replaced):
     told: list[str] = []
 
     async def move(nsqd: Nsqd) -> None:
-        await nsqd.publish("orders", ONE, 1, 0)
+        await nsqd.publish("orders", b"one")
         path.rename(away)
         if replaced:
             shutil.copytree(away, path)
         was = sorted(os.walk(path))
         nsqd.look()
         told.append(nsqd.health.text())
-        with pytest.raises(PublishFailed, match="the data path"):
-            await nsqd.publish("orders", ONE, 1, 0)
-        with pytest.raises(StoreError, match="the data path"):
-            await nsqd.publish("new", ONE, 1, 0)
+        with pytest.raises(NotKept, match="the data path"):
+            await nsqd.publish("orders", b"one")
+        with pytest.raises(NotKept, match="the data path"):
+            await nsqd.publish("new", b"one")
         nsqd.broker.topics["orders"].channel("ch", nsqd.now())
         nsqd.turn()
         assert was == sorted(os.walk(path))
@@ -141,7 +137,7 @@ def test_a_data_path_that_is_moved_away(path, run, lines, replaced):
         away.rename(path)
         while nsqd.health.reasons:  # noqa: ASYNC110 - nobody publishes: it looks by itself
             await asyncio.sleep(0.01)
-        await nsqd.publish("orders", ONE, 1, 0)
+        await nsqd.publish("orders", b"one")
 
     run(move)
 
@@ -162,11 +158,11 @@ def test_a_data_path_that_is_removed(path, run):
     """It does not come back empty, not even when nsqd stops."""
 
     async def remove(nsqd: Nsqd) -> None:
-        await nsqd.publish("orders", ONE, 1, 0)
+        await nsqd.publish("orders", b"one")
         shutil.rmtree(path)
         nsqd.look()
-        with pytest.raises(PublishFailed, match="can't be reached"):
-            await nsqd.publish("orders", ONE, 1, 0)
+        with pytest.raises(NotKept, match="can't be reached"):
+            await nsqd.publish("orders", b"one")
 
     run(remove)
 

@@ -13,8 +13,9 @@ from nsqkit.nsqd.core.batch import Batch
 from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.core.channel import Channel
 from nsqkit.nsqd.core.ledger import record, save_memory
-from nsqkit.nsqd.core.settings import SECOND, Durability, Settings
+from nsqkit.nsqd.core.settings import SECOND, Settings
 from nsqkit.nsqd.datapath import DataPathLock, topic_directory
+from nsqkit.nsqd.durability import Durability
 from nsqkit.nsqd.export import main
 from nsqkit.nsqd.storage.disk import Disk
 from nsqkit.nsqd.storage.diskqueue import StoredMessage, find_queues, read_queue, write_queue

@@ -3,7 +3,8 @@
 import pytest
 
 from nsqkit.errors import FlagError, OptionError
-from nsqkit.nsqd.options import Durability, NsqdOptions, default_node_id
+from nsqkit.nsqd.durability import Durability
+from nsqkit.nsqd.options import NsqdOptions, default_node_id
 from nsqkit.options import config_value
 from nsqkit.options.command_line import load, parse
 

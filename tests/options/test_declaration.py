@@ -1,6 +1,7 @@
 """Options: declared once, valid once they exist, reported as NSQ reports them."""
 
 from dataclasses import FrozenInstanceError, dataclass
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +19,7 @@ from nsqkit.options import (
     option,
     with_live_value,
 )
-from nsqkit.options.kinds import INT
+from nsqkit.options.kinds import INT, PATH, PathOption
 
 LEVELS = Words({"info": Level.INFO, "warn": Level.WARNING})
 
@@ -35,6 +36,7 @@ class SomeOptions(Options):
     words: tuple[str, ...] = option((), "some words", live=True)
     shares: tuple[float, ...] = option((), "some shares", kind=FLOATS)
     level: Level = option(Level.INFO, "a level", kind=LEVELS, live=True)
+    place: PathOption = option("", "a path", kind=PATH)
     computed: int = option(lambda: 42, "computed", kind=INT, default_text="from the host")
     future: str = option("", "of a later version", later="telepathy")
 
@@ -50,6 +52,8 @@ class SomeOptions(Options):
         ("level", Level.WARNING, Level.WARNING),
         ("level", "WARN", Level.WARNING),
         ("flag", True, True),
+        ("place", Path("/a/b"), "/a/b"),
+        ("place", "a", "a"),
         ("future", "", ""),
     ],
 )

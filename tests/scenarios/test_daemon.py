@@ -17,9 +17,11 @@ import pytest
 import uvloop
 
 from nsqkit.bench.process import cpu_ns, resident_bytes
+from nsqkit.errors import MessageTooLarge, NotKept
 from nsqkit.log import Log
 from nsqkit.nsqd.daemon import Nsqd
 from nsqkit.nsqd.options import NsqdOptions
+from nsqkit.version import compiled
 from tests.scenarios.conftest import Client, Closed, Peak, command, program
 
 IDLE = int(os.environ.get("NSQKIT_IDLE_CONNECTIONS", "2000"))
@@ -540,9 +542,43 @@ async def two_embedded(tmp_path: Path) -> None:
     assert 4 == sum("NSQ: bye" in line for line in lines)
 
 
+def test_an_embedding_program_publishes(tmp_path):
+    """Bodies published from inside are delivered, a deferred one later; an nsqd that does not run takes none."""
+    asyncio.run(publish_embedded(tmp_path))
+
+
+async def publish_embedded(tmp_path: Path) -> None:
+    """Publish three messages to a consumer beside us."""
+    lines: list[str] = []
+    nsqd = embedded(tmp_path, lines)
+    with pytest.raises(NotKept, match="nsqd is not running"):
+        await nsqd.publish("orders", b"x")
+    async with nsqd:
+        begun = time.monotonic()
+        await nsqd.publish("orders", b"later", delay=0.3)
+        await nsqd.publish("orders", b"one", bytearray(b"two"))
+        with pytest.raises(MessageTooLarge):
+            await nsqd.publish("orders", bytes(nsqd.options.max_msg_size + 1))
+        bodies = await asyncio.to_thread(consume, nsqd.tcp_port, 3)
+        assert time.monotonic() - begun > 0.29
+    assert [b"one", b"two", b"later"] == bodies
+    with pytest.raises(NotKept, match="nsqd is not running"):
+        await nsqd.publish("orders", b"x")
+    assert compiled() != any("WARNING: BUILD: nsqd is not compiled" in line for line in lines)
+
+
+def consume(port: int, count: int) -> list[bytes]:
+    """The next bodies of topic orders."""
+    client = Client(("127.0.0.1", port))
+    client.subscribe("orders", "ch")
+    bodies = [message.body for message in client.messages(count)]
+    client.close()
+    return bodies
+
+
 def embedded(path: Path, lines: list[str]) -> Nsqd:
     """An nsqd that says to `lines` what it has to say."""
-    options = NsqdOptions(data_path=str(path), tcp_address="127.0.0.1:0", http_address="")
+    options = NsqdOptions(data_path=path, tcp_address="127.0.0.1:0", http_address="")
     return Nsqd(options, Log("", write=lines.append))
 
 

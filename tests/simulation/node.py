@@ -9,7 +9,8 @@ from nsqkit.log import Level, Log
 from nsqkit.nsqd.connection import Connection
 from nsqkit.nsqd.core.channel import Channel
 from nsqkit.nsqd.daemon import Nsqd
-from nsqkit.nsqd.options import Durability, NsqdOptions
+from nsqkit.nsqd.durability import Durability
+from nsqkit.nsqd.options import NsqdOptions
 from nsqkit.nsqd.turns import Turns
 from nsqkit.options.duration import Duration
 from nsqkit.wire.message import NOWHERE, Message

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from nsqkit.errors import StartError
+from nsqkit.errors import NotKept, StartError
 from nsqkit.gojson import encode_json
 from nsqkit.listen import Listener
 from nsqkit.log import Level, Log
@@ -30,13 +30,14 @@ from nsqkit.nsqd.lookup import Lookup
 from nsqkit.nsqd.machine import BACKLOG, Lock, Machine
 from nsqkit.nsqd.memory import GcPauses
 from nsqkit.nsqd.options import NsqdOptions
+from nsqkit.nsqd.publishing import Body, delay_of, framed
 from nsqkit.nsqd.settings import reserve_of, settings_of
 from nsqkit.nsqd.storage.diskqueue import queues_among
 from nsqkit.nsqd.storage.files import FileStorage
 from nsqkit.nsqd.storage.segment import is_segment
 from nsqkit.nsqd.turns import Turns
 from nsqkit.options.duration import Duration
-from nsqkit.version import NSQ_VERSION, version_line
+from nsqkit.version import NSQ_VERSION, compiled, version_line
 from nsqkit.web.long_answer import Slices
 from nsqkit.web.profiler import Profiler
 from nsqkit.wire.errors import PublishFailed
@@ -87,6 +88,10 @@ class Nsqd:
         try:
             self.gc_pauses.start()
             self.log.info(version_line("nsqd"))
+            if not compiled():
+                self.log.warning(
+                    "BUILD: nsqd is not compiled, and so much slower; README says how it is installed"
+                )
             self.log.info(f"ID: {self.options.node_id}")
             tcp = self._listen(self.options.tcp_address)
             http = self._listen(self.options.http_address) if self.options.http_address else None
@@ -292,7 +297,23 @@ class Nsqd:
 
     # -- for the HTTP side and for those who embed it
 
-    async def publish(self, topic: str, data: bytes, count: int, due: int) -> None:
+    async def publish(self, topic: str, *bodies: Body, delay: Duration | str | float = 0) -> None:
+        """Publish messages: all at once, to be delivered after `delay`, in seconds or as in `250ms`.
+
+        Returns when they are as safe as the durability mode demands; PublishError says why they are not.
+        """
+        data = framed(self.options, topic, bodies)
+        wait = delay_of(self.options, delay)
+        if self._lock is None:
+            raise NotKept("nsqd is not running")
+        try:
+            await self.publish_framed(topic, data, len(bodies), self.now() + wait if wait else 0)
+        except PublishFailed as error:
+            raise NotKept(error.cause) from error
+        except StoreError as error:
+            raise NotKept(str(error)) from error
+
+    async def publish_framed(self, topic: str, data: bytes, count: int, due: int) -> None:
         """Publish `count` messages, each behind its 4-byte size in `data`; `due` is ns since the epoch, 0 for at once.
 
         Returns when they are as safe as the durability mode demands. PublishFailed or StoreError otherwise.

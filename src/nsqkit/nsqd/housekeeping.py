@@ -19,8 +19,9 @@ from nsqkit.nsqd.core.health import READING, WRITING
 from nsqkit.nsqd.core.ledger import carry_forward, record, save_memory
 from nsqkit.nsqd.core.store import StoreError
 from nsqkit.nsqd.core.topic import Topic
+from nsqkit.nsqd.durability import Durability
 from nsqkit.nsqd.machine import Machine
-from nsqkit.nsqd.options import Durability, NsqdOptions
+from nsqkit.nsqd.options import NsqdOptions
 from nsqkit.nsqd.storage.files import FileStorage
 from nsqkit.options.duration import SECOND
 

@@ -3,15 +3,16 @@
 import socket
 import zlib
 from dataclasses import dataclass
-from enum import Enum, IntEnum
+from enum import IntEnum
 from typing import ClassVar, Final
 
 from nsqkit.address import split_address
 from nsqkit.errors import OptionError
 from nsqkit.log import Level
+from nsqkit.nsqd.durability import Durability
 from nsqkit.options import FLOATS, Duration, DurationOption, IgnoredFlag, Words, declared, option
 from nsqkit.options.daemon import LOG_LEVELS, VERBOSE, DaemonOptions
-from nsqkit.options.kinds import INT, STRING
+from nsqkit.options.kinds import INT, PATH, STRING, PathOption
 
 NODE_IDS = 1024
 """Node ids are below this: a message id has ten bits for them."""
@@ -20,14 +21,6 @@ INT32_MAX = 2**31 - 1
 """Sizes travel as signed 32-bit integers."""
 
 MILLISECOND = Duration.parse("1ms")
-
-
-class Durability(Enum):
-    """How far a message has got when its publisher is answered OK."""
-
-    MEMORY = "memory"
-    OS = "os"
-    FSYNC = "fsync"
 
 
 class TlsRequired(IntEnum):
@@ -97,7 +90,9 @@ class NsqdOptions(DaemonOptions):
         default_text="from the host name",
         group="General",
     )
-    data_path: str = option("", "directory of messages, metadata and lock; empty: current directory")
+    data_path: PathOption = option(
+        "", "directory of messages, metadata and lock; empty: current directory", kind=PATH
+    )
 
     tcp_address: str = option(
         "0.0.0.0:4150", "host:port for clients, or the path of a unix socket", group="Network"

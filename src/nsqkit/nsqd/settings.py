@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from nsqkit.nsqd.core.settings import Durability, Settings
+from nsqkit.nsqd.core.settings import Settings
 from nsqkit.nsqd.options import DEFAULT_RESERVE, NsqdOptions
 from nsqkit.nsqd.storage.disk import Disk
 from nsqkit.version import NSQ_VERSION
@@ -38,7 +38,7 @@ def settings_of(options: NsqdOptions) -> Settings:
     limits.topology_region = options.topology_region
     limits.topology_zone = options.topology_zone
     settings.node_id = options.node_id
-    settings.durability = int(Durability[options.durability.name])
+    settings.durability = options.durability
     settings.mem_queue_size = options.mem_queue_size
     settings.max_msg_size = options.max_msg_size
     settings.max_body_size = options.max_body_size

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar, overload
 
 from nsqkit.errors import FlagError, OptionError
 from nsqkit.options.duration import Duration, DurationOption
-from nsqkit.options.kinds import Json, Kind, kind_of, parse_json_list
+from nsqkit.options.kinds import Json, Kind, PathKind, PathOption, kind_of, parse_json_list
 
 T = TypeVar("T")
 AnyOptions = TypeVar("AnyOptions", bound="Options")
@@ -108,6 +108,8 @@ class Options:
 
 @overload
 def option(default: Duration, help: str, **more: Any) -> DurationOption: ...
+@overload
+def option(default: str, help: str, *, kind: PathKind, **more: Any) -> PathOption: ...
 @overload
 def option(default: Callable[[], T], help: str, **more: Any) -> T: ...
 @overload

@@ -4,10 +4,11 @@ A kind raises ValueError with the reason; the caller adds the name of the flag o
 """
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from enum import Enum
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from nsqkit.options.duration import MILLISECOND, Duration
 
@@ -135,6 +136,14 @@ class _String(Kind[str]):
         return value
 
 
+class PathKind(_String):
+    """Text, or whatever stands for a path."""
+
+    def accept(self, value: object) -> str:
+        """Take text, or a path."""
+        return super().accept(os.fspath(value) if isinstance(value, os.PathLike) else value)
+
+
 class _Strings(Kind[tuple[str, ...]]):
     name = "list"
     repeats = True
@@ -228,10 +237,23 @@ class Words(Kind[E]):
         return self._names[value]
 
 
+if TYPE_CHECKING:
+
+    class PathOption:
+        """The type of an option that holds a path as text and takes any PathLike when it is set."""
+
+        def __get__(self, owner: object, kind: type | None = None) -> str: ...
+
+        def __set__(self, owner: object, value: str | os.PathLike[str]) -> None: ...
+
+else:
+    PathOption = str
+
 BOOL = _Bool()
 INT = _Int()
 DURATION = _Duration()
 STRING = _String()
+PATH = PathKind()
 STRINGS = _Strings()
 FLOATS = _Floats()
 

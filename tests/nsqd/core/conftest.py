@@ -19,9 +19,10 @@ from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.core.channel import Channel
 from nsqkit.nsqd.core.ledger import carry_forward, record, save_memory
 from nsqkit.nsqd.core.session import Outlet, Session
-from nsqkit.nsqd.core.settings import SECOND, Durability, Settings
+from nsqkit.nsqd.core.settings import SECOND, Settings
 from nsqkit.nsqd.core.store import Extent, Storage, StoreError, TopicRecord, TopicStore
 from nsqkit.nsqd.core.topic import Topic
+from nsqkit.nsqd.durability import Durability
 from nsqkit.wire.frames import ERROR, MESSAGE, RESPONSE, FrameReader
 from nsqkit.wire.identify import Identity
 from nsqkit.wire.message import NOWHERE

@@ -17,9 +17,10 @@ from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.core.channel import Channel
 from nsqkit.nsqd.core.ledger import carry_forward, record, save_memory
 from nsqkit.nsqd.core.session import Outlet, Session
-from nsqkit.nsqd.core.settings import SECOND, Durability, Settings
+from nsqkit.nsqd.core.settings import SECOND, Settings
 from nsqkit.nsqd.core.store import StoreError
 from nsqkit.nsqd.core.topic import Topic
+from nsqkit.nsqd.durability import Durability
 from nsqkit.nsqd.storage.disk import Disk
 from nsqkit.nsqd.storage.files import FileStorage
 from nsqkit.nsqd.storage.log import TopicLog

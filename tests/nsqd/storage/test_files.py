@@ -6,8 +6,9 @@ import os
 import pytest
 
 from nsqkit.nsqd.core.batch import FAILED, KEPT, Batch
-from nsqkit.nsqd.core.settings import SECOND, Durability
+from nsqkit.nsqd.core.settings import SECOND
 from nsqkit.nsqd.core.store import StoreError
+from nsqkit.nsqd.durability import Durability
 from nsqkit.nsqd.storage.segment import BATCH_HEADER, FILE_HEADER
 
 RESERVE = 1_000_000

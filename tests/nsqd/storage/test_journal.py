@@ -13,8 +13,9 @@ from nsqkit.log import Log
 from nsqkit.nsqd import options
 from nsqkit.nsqd.core.batch import FAILED, KEPT, PENDING, Batch
 from nsqkit.nsqd.core.broker import Broker
-from nsqkit.nsqd.core.settings import Durability, Settings
+from nsqkit.nsqd.core.settings import Settings
 from nsqkit.nsqd.core.store import StoreError
+from nsqkit.nsqd.durability import Durability
 from nsqkit.nsqd.housekeeping import Housekeeping
 from nsqkit.nsqd.machine import Machine
 from nsqkit.nsqd.storage.journal import Journal
@@ -208,7 +209,7 @@ class Keeper:
         self.storage = home.begin()
         self.storage.journal.start()
         self.broker = Broker(settings, self.storage)
-        chosen = options.NsqdOptions(durability=options.Durability.FSYNC)
+        chosen = options.NsqdOptions(durability=Durability.FSYNC)
         log = Log("[nsqd] ", write=self.lines.write)
         self.keeping = Housekeeping(self.broker, self.storage, chosen, log, self.turn, Machine())
 

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsqkit.nsqd.core.batch import FAILED, KEPT
-from nsqkit.nsqd.core.settings import SECOND, Durability
+from nsqkit.nsqd.core.settings import SECOND
+from nsqkit.nsqd.durability import Durability
 
 TOPICS = ("t", "u")
 CHANNELS = ("a", "b")

@@ -236,10 +236,10 @@ def test_binary_is_cut_anywhere(http, waiting, bodies, length):
 def test_a_full_disk_is_no_exit(http, nsqd):
     """The answer to a publish that could not be written names what is wrong."""
 
-    async def publish(*_: object) -> None:
+    async def publish_framed(*_: object) -> None:
         raise StoreError("less than 100 bytes are free on the disk of the data path")
 
-    nsqd.publish = publish
+    nsqd.publish_framed = publish_framed
 
     http.is_error(
         http.post("/pub?topic=t", b"x"),

@@ -18,8 +18,8 @@ from nsqkit.nsqd.core.guid import IdSource
 from nsqkit.nsqd.core.health import READING, WRITING, Health
 from nsqkit.nsqd.core.ledger import restore
 from nsqkit.nsqd.core.registry import Registry
-from nsqkit.nsqd.core.settings import Durability
 from nsqkit.nsqd.core.topic import Topic
+from nsqkit.nsqd.durability import Durability
 
 if TYPE_CHECKING:
     from nsqkit.nsqd.core.channel import Channel
@@ -92,7 +92,7 @@ class Broker:
         topic.delete()
         self.health.clear(WRITING + name)
         self.health.clear(READING + name)
-        if topic.store is not None and self.settings.durability == i64(Durability.FSYNC):
+        if topic.store is not None and self.settings.durability is Durability.FSYNC:
             self.await_sync(topic, Batch(b"", 0, 0, 0, None))  # what was published before must not come back
         self.metadata_changed(topic.ephemeral)
         self.registry.topic_deleted(name)

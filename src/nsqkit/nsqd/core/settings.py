@@ -1,22 +1,14 @@
 """The options that topics, channels and sessions look at; one object carries them all. Times in ns."""
 
 import random
-from enum import IntEnum
 from typing import Final
 
 from mypy_extensions import i64
 
+from nsqkit.nsqd.durability import Durability
 from nsqkit.wire.identify import Limits
 
 SECOND: Final = 1_000_000_000
-
-
-class Durability(IntEnum):
-    """What an OK means (design: storage)."""
-
-    MEMORY = 0  # accepted; the log is for what memory does not hold, and for a clean exit
-    OS = 1  # written to the operating system: a killed process loses nothing
-    FSYNC = 2  # synced: a power cut loses nothing
 
 
 class Settings:
@@ -25,7 +17,7 @@ class Settings:
     def __init__(self) -> None:
         self.limits = Limits()
         self.node_id: i64 = 0
-        self.durability: i64 = 1
+        self.durability = Durability.OS
         self.mem_queue_size: i64 = 10_000  # messages in memory per topic and channel
         self.max_msg_size: i64 = 1_048_576
         self.max_body_size: i64 = 5_242_880

@@ -18,8 +18,8 @@ from nsqkit.nsqd.core.guid import SEQUENCES
 from nsqkit.nsqd.core.health import READING, WRITING
 from nsqkit.nsqd.core.quantile import LatencyWindow
 from nsqkit.nsqd.core.queue import ReadyQueue
-from nsqkit.nsqd.core.settings import Durability
 from nsqkit.nsqd.core.store import StoreError
+from nsqkit.nsqd.durability import Durability
 from nsqkit.wire.message import NOWHERE
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Topic:
         self.message_count: i64 = 0
         self.message_bytes: i64 = 0
         self.last_id: i64 = 0
-        self._always_stored = store is not None and broker.settings.durability != i64(Durability.MEMORY)
+        self._always_stored = store is not None and broker.settings.durability is not Durability.MEMORY
         self._pending: list[Batch] = []  # published in this turn
 
     def note_change(self) -> None:
@@ -119,7 +119,7 @@ class Topic:
         self.message_bytes += batch.body_bytes()
         self.last_id = batch.first_id + batch.count - 1
         self._distribute(batch, now)
-        if self.broker.settings.durability == i64(Durability.FSYNC) and self.store is not None:
+        if self.broker.settings.durability is Durability.FSYNC and self.store is not None:
             self.broker.await_sync(self, batch)
         else:
             batch.settle(KEPT, "")

@@ -31,7 +31,7 @@ class Daemon(Protocol):
     def turn(self) -> None:
         """Finish what was changed, including what must be on disk. To be called before the answer goes out."""
 
-    async def publish(self, topic: str, data: bytes, count: int, due: int) -> None:
+    async def publish_framed(self, topic: str, data: bytes, count: int, due: int) -> None:
         """Publish `count` messages, each behind its size in `data`. PublishFailed or StoreError if they aren't kept."""
 
     def look(self) -> None:

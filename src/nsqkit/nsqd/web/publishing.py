@@ -60,7 +60,7 @@ async def publish(nsqd: Daemon, topic: str, data: bytes, count: int, due: int) -
     """Publish, or merely make the topic if there is nothing to publish. Unavailable if it isn't kept."""
     try:
         if count:
-            await nsqd.publish(topic, data, count, due)
+            await nsqd.publish_framed(topic, data, count, due)
         else:
             nsqd.broker.topic(topic)
             nsqd.turn()
