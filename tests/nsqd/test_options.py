@@ -189,3 +189,12 @@ def test_unknown_durability_names_the_choices():
         FlagError, match='invalid value "disk" for flag -durability: say one of memory, os, fsync'
     ):
         parse(NsqdOptions, ["--durability=disk"])
+
+
+def test_too_many_nsqlookupds():
+    """There may be a hundred nsqlookupds."""
+    hundred = tuple(f"host-{number}:4160" for number in range(100))
+    assert hundred == NsqdOptions(nsqlookupd_tcp_addresses=hundred).nsqlookupd_tcp_addresses
+
+    with pytest.raises(OptionError, match="more than 100 addresses for --lookupd-tcp-address"):
+        NsqdOptions(nsqlookupd_tcp_addresses=(*hundred, "one-more:4160"))

@@ -22,6 +22,9 @@ INT32_MAX = 2**31 - 1
 
 MILLISECOND = Duration.parse("1ms")
 
+MAX_LOOKUPDS = 100
+"""Each costs nsqd a connection and a task."""
+
 
 class TlsRequired(IntEnum):
     """Which connections must use TLS."""
@@ -255,6 +258,8 @@ class NsqdOptions(DaemonOptions):
             if low > high:
                 flags = {one.name: f"--{one.flag}" for one in declared(NsqdOptions)}
                 raise OptionError(f"{flags[lower]} ({low}) must not be above {flags[upper]} ({high})")
+        if len(self.nsqlookupd_tcp_addresses) > MAX_LOOKUPDS:
+            raise OptionError(f"more than {MAX_LOOKUPDS} addresses for --lookupd-tcp-address")
         for address in self.nsqlookupd_tcp_addresses:
             try:
                 split_address(address)

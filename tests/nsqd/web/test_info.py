@@ -1,9 +1,12 @@
 """/ping, /info, /stats and /config."""
 
+import json
 import socket
 
 import pytest
 
+from nsqkit.nsqd.http import http_app
+from nsqkit.nsqd.options import NsqdOptions
 from nsqkit.version import VERSION
 
 
@@ -155,3 +158,18 @@ def test_json_is_harmless_in_html(http):
     got = http.put("/config/nsqlookupd_tcp_addresses", '["<&>\u2028\u2029:1"]'.encode())
 
     assert rb'["\u003c\u0026\u003e\u2028\u2029:1"]' == got.body
+
+
+@pytest.mark.parametrize("count", [101, 20_000])
+def test_too_many_nsqlookupds(http_client, nsqd, count):
+    """There may be a hundred nsqlookupds; more are refused with the reason, and nothing changes."""
+    nsqd.options = NsqdOptions()
+    client = http_client(http_app(nsqd))
+    path = "/config/nsqlookupd_tcp_addresses"
+    hundred = [f"host-{number}:4160" for number in range(100)]
+    assert hundred == client.put(path, json.dumps(hundred).encode()).json()
+
+    got = client.put(path, json.dumps([f"host-{number}:4160" for number in range(count)]).encode())
+
+    client.is_error(got, 400, "INVALID_VALUE: more than 100 addresses")
+    assert hundred == client.get(path).json()

@@ -4,12 +4,13 @@ import socket
 from typing import Final
 
 from nsqkit.errors import OptionError
+from nsqkit.nsqd.options import MAX_LOOKUPDS
 from nsqkit.nsqd.stats import Question, health_text
 from nsqkit.nsqd.stats_pages import json_page, text_page
 from nsqkit.nsqd.web.daemon import Daemon
 from nsqkit.options import config_value, with_live_value
 from nsqkit.options.duration import SECOND
-from nsqkit.options.kinds import Json
+from nsqkit.options.kinds import Json, parse_json_list
 from nsqkit.version import NSQ_VERSION, build
 from nsqkit.web.answers import Answer, Style, json_answer
 from nsqkit.web.call import Call
@@ -19,6 +20,9 @@ from nsqkit.web.routes import Body, Routes
 
 LOOKUPDS: Final = "nsqlookupd_tcp_addresses"
 LOG_LEVEL: Final = "log_level"
+
+MAX_LOOKUPDS_TEXT: Final = 65_536
+"""Length of a list of nsqlookupds: more than MAX_LOOKUPDS names take up, and less than would keep others waiting."""
 
 routes: Final = Routes[Daemon]("Information and configuration")
 
@@ -90,6 +94,8 @@ def put_config(nsqd: Daemon, call: Call) -> Json:
         if option == LOG_LEVEL:
             nsqd.set_log_level(with_live_value(nsqd.options, option, text).log_level)
         elif option == LOOKUPDS:
+            if len(text) > MAX_LOOKUPDS_TEXT or len(parse_json_list(text)) > MAX_LOOKUPDS:
+                raise BadRequest(f"INVALID_VALUE: more than {MAX_LOOKUPDS} addresses")
             nsqd.set_lookupd_addresses(with_live_value(nsqd.options, option, text).nsqlookupd_tcp_addresses)
         else:
             raise BadRequest("INVALID_OPTION")
