@@ -13,7 +13,7 @@ from nsqkit.log import Level, Log
 from nsqkit.nsqd import lookup_peer
 from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.core.settings import Settings
-from nsqkit.nsqd.lookup_peer import Backoff, LookupPeer
+from nsqkit.nsqd.lookup_peer import LOST_DELAY_S, Backoff, LookupPeer
 from nsqkit.wire.registration import MAGIC, OK, encode_reply
 
 IDENTITY = b'{"tcp_port":4150}'
@@ -317,3 +317,15 @@ def levels(log: list[str]) -> list[str]:
     """The levels of the lines that are not for debugging."""
     found = [line.split()[2].rstrip(":") for line in log]
     return [level for level in found if level != "DEBUG"]
+
+
+def test_soon_back_after_a_loss():
+    """A connection that stood is tried again within a second, though not by all at once."""
+    backoff = Backoff(1.0, 8.0, random.Random(1))
+    delays: list[float] = []
+    for _ in range(100):
+        backoff.begin(LOST_DELAY_S)
+        delays.append(backoff.next())
+
+    assert max(delays) <= 1.0
+    assert max(delays) - min(delays) > 0.3

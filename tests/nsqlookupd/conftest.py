@@ -9,12 +9,14 @@ SECOND = 10**9
 NOW = 1_700_000_000 * SECOND
 INACTIVE_AFTER = 300 * SECOND
 TOMBSTONE_LIFETIME = 45 * SECOND
+MOST = 10_000
+MOST_OF_PEER = 8000
 
 
 @pytest.fixture
 def registrations() -> Registrations:
     """An empty database with the default times."""
-    return Registrations(INACTIVE_AFTER, TOMBSTONE_LIFETIME)
+    return Registrations(INACTIVE_AFTER, TOMBSTONE_LIFETIME, MOST, MOST_OF_PEER)
 
 
 @pytest.fixture

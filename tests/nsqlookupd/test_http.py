@@ -7,6 +7,7 @@ import pytest
 from nsqkit.log import Level, Log
 from nsqkit.nsqlookupd.http import ENDPOINTS
 from nsqkit.nsqlookupd.options import NsqlookupdOptions
+from nsqkit.nsqlookupd.pages import PORTION
 from nsqkit.nsqlookupd.registrations import Registrations
 from nsqkit.nsqlookupd.session import Session
 from nsqkit.version import build
@@ -14,7 +15,7 @@ from nsqkit.web.app import HttpApp
 from nsqkit.web.long_answer import Slices
 from nsqkit.web.profiler import Profiler
 from nsqkit.wire.registration import MAGIC, encode_identify
-from tests.nsqlookupd.conftest import INACTIVE_AFTER, NOW, SECOND, TOMBSTONE_LIFETIME
+from tests.nsqlookupd.conftest import INACTIVE_AFTER, MOST, MOST_OF_PEER, NOW, SECOND, TOMBSTONE_LIFETIME
 
 GO_ZERO_TIME = -6795364578871345152
 
@@ -28,7 +29,7 @@ class StandIn:
         self.log = Log("", Level.DEBUG, write=self.lines.append)
         self.profiler = Profiler()
         self.slices = Slices()
-        self.registrations = Registrations(INACTIVE_AFTER, TOMBSTONE_LIFETIME)
+        self.registrations = Registrations(INACTIVE_AFTER, TOMBSTONE_LIFETIME, MOST, MOST_OF_PEER)
         self.time = NOW
 
     def now(self) -> int:
@@ -400,3 +401,34 @@ def test_every_endpoint_says_what_it_means():
 
     assert all(route.meaning for route in ENDPOINTS)
     assert len(set(rows)) == len(rows)
+
+
+@pytest.mark.parametrize("path", ["/topic/create?topic=t", "/channel/create?topic=t&channel=c"])
+def test_no_room_for_another_name(http, lookupd, path):
+    """When as many names are known as may be, none can be made."""
+    lookupd.registrations = Registrations(INACTIVE_AFTER, TOMBSTONE_LIFETIME, 1, 1)
+    lookupd.registrations.create_topic("only")
+
+    text = "TOO_MANY_REGISTRATIONS: more topics and channels than --max-registrations=1"
+    http.is_error(http.post(path), 503, text)
+
+
+def test_long_lists(http, lookupd):
+    """However many names and producers there are, none is missing, and each is at its place."""
+    channels = [f"c{number:04}" for number in range(2 * PORTION + 1)]
+    names = [f"n{number:04}" for number in range(PORTION + 1)]
+    lookupd.nsqd(names[0], *(f"t {channel}" for channel in channels))
+    for name in names[1:]:
+        lookupd.nsqd(name, "t")
+    lookupd.nsqd("other", *channels)
+
+    found = http.get("/lookup?topic=t").json()
+    assert channels == found["channels"] == http.get("/channels?topic=t").json()["channels"]
+    assert names == [one["broadcast_address"] for one in found["producers"]]
+    assert [*channels, "t"] == http.get("/topics").json()["topics"]
+    nodes = {one["broadcast_address"]: one for one in http.get("/nodes").json()["producers"]}
+    assert {*names, "other"} == set(nodes)
+    assert (channels, [False] * len(channels)) == (nodes["other"]["topics"], nodes["other"]["tombstones"])
+    debug = http.get("/debug").json()
+    assert names == [one["broadcast_address"] for one in debug["topic:t:"]]
+    assert {f"channel:t:{channel}" for channel in channels} == {key for key in debug if key.startswith("ch")}

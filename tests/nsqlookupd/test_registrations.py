@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from nsqkit.names import is_ephemeral
-from nsqkit.nsqlookupd.registrations import NEVER, Channel, Peer, Registrations
-from tests.nsqlookupd.conftest import INACTIVE_AFTER, NOW, SECOND, TOMBSTONE_LIFETIME
+from nsqkit.nsqlookupd.registrations import NEVER, PORTION, Channel, Peer, Registrations, TooMany
+from tests.nsqlookupd.conftest import INACTIVE_AFTER, MOST, MOST_OF_PEER, NOW, SECOND, TOMBSTONE_LIFETIME
 from tests.nsqlookupd.views import everything, find, nodes, topics_of
 
 
@@ -370,7 +370,7 @@ def test_inactive_nsqd_is_hidden_until_it_pings(registrations, join):
 
 def test_longest_times_hide_nobody(join):
     """With the longest durations there are nobody is inactive, and nobody tombstoned who never was."""
-    registrations = Registrations(2**63 - 1, 2**63 - 1)
+    registrations = Registrations(2**63 - 1, 2**63 - 1, MOST, MOST_OF_PEER)
     peer = Peer("a:1", "a", 4151, b"{}", 0)
     registrations.join(peer)
     registrations.register(peer, "t", "")
@@ -460,7 +460,7 @@ class BesideTheModel(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.registrations = Registrations(INACTIVE_AFTER, TOMBSTONE_LIFETIME)
+        self.registrations = Registrations(INACTIVE_AFTER, TOMBSTONE_LIFETIME, MOST, MOST_OF_PEER)
         self.model = Model()
         self.now = NOW
         self.count = 0
@@ -593,7 +593,83 @@ def check(registrations: Registrations) -> None:
         for key, channel in topic.channels.items():
             assert (key, topic) == (channel.name, channel.topic)
             assert having[channel] == channel.producers
+    channels = [channel for topic in registrations._topics.values() for channel in topic.channels.values()]
+    assert len(registrations._topics) + len(channels) == registrations._names
+    had = sum(channel.producers for channel in channels)
+    assert (
+        had + sum(len(topic.producers) for topic in registrations._topics.values()) == registrations._entries
+    )
 
 
 TestBesideTheModel = BesideTheModel.TestCase
 TestBesideTheModel.settings = settings(max_examples=100, stateful_step_count=40)
+
+
+# -- limits
+
+
+def test_registrations_of_one_peer_are_limited(join):
+    """A peer that has as much as it may have gets no more, until it gives something back; others do."""
+    registrations = Registrations(INACTIVE_AFTER, TOMBSTONE_LIFETIME, 100, 3)
+    greedy, other = (Peer(f"{name}:1", name, 4151, b"{}", NOW) for name in "ab")
+    registrations.register(greedy, "t", "a")
+    registrations.register(greedy, "t", "b")
+
+    with pytest.raises(TooMany, match="--max-registrations-per-nsqd=3"):
+        registrations.register(greedy, "t", "c")
+
+    registrations.register(other, "t", "c")
+    registrations.unregister(greedy, "t", "b")
+    registrations.register(greedy, "t", "c")
+    assert ["a", "b", "c"] == sorted(registrations.topics(NOW)["t"].channels)
+
+
+def test_registrations_of_all_are_limited():
+    """So many entries of who has what are kept, and whoever leaves makes room."""
+    registrations = Registrations(INACTIVE_AFTER, TOMBSTONE_LIFETIME, 3, 100)
+    one, two = (Peer(f"{name}:1", name, 4151, b"{}", NOW) for name in "ab")
+    registrations.register(one, "t", "a")
+    registrations.register(two, "t", "")
+
+    with pytest.raises(TooMany, match="more than --max-registrations=3"):
+        registrations.register(two, "t", "a")
+
+    registrations.leave(one, NOW)
+    registrations.register(two, "t", "a")
+
+
+def test_names_are_limited():
+    """Topics and channels outlive their producers, but there may be so many only; what is deleted makes room."""
+    registrations = Registrations(INACTIVE_AFTER, TOMBSTONE_LIFETIME, 3, 100)
+    registrations.create_channel("t", "a")
+    registrations.create_topic("u")
+
+    for make in (lambda: registrations.create_topic("v"), lambda: registrations.create_channel("t", "b")):
+        with pytest.raises(TooMany, match="more topics and channels than --max-registrations=3"):
+            make()
+
+    registrations.create_topic("u")
+    registrations.delete_channel("t", "a")
+    registrations.create_topic("v")
+    registrations.delete_topic("t")
+    registrations.create_topic("w")
+    assert ["u", "v", "w"] == sorted(registrations.topics(NOW))
+
+
+def test_peer_with_much_leaves_in_portions(registrations, join):
+    """It is seen no more at once, and what it had is taken back bit by bit."""
+    peer, other = join("a"), join("b")
+    for number in range(2 * PORTION):
+        registrations.register(peer, "t", f"c{number}#ephemeral")
+    registrations.register(other, "t", "mine")
+    topic = registrations.topics(NOW)["t"]
+
+    assert registrations.leave(peer, NOW)
+
+    assert [other] == find(registrations, topic, NOW) == nodes(registrations, NOW)
+    portions = 1
+    while registrations.take_back(NOW):
+        portions += 1
+    assert 2 == portions
+    assert [other] == [producer.peer for producer in topic.producers]
+    assert ["mine"] == [*registrations.topics(NOW + INACTIVE_AFTER)["t"].channels]

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from nsqkit.log import Level, Log
 from nsqkit.nsqlookupd.registrations import Registrations
-from nsqkit.nsqlookupd.session import MAX_BODY, MAX_LINE, Refused, Session, decode_identity
+from nsqkit.nsqlookupd.session import MAX_BODY, MAX_LINE, MAX_TEXT, SHARE, Refused, Session, decode_identity
 from nsqkit.wire.registration import MAGIC, ReplyReader, encode_identify
-from tests.nsqlookupd.conftest import INACTIVE_AFTER, NOW, TOMBSTONE_LIFETIME
+from tests.nsqlookupd.conftest import INACTIVE_AFTER, MOST, MOST_OF_PEER, NOW, TOMBSTONE_LIFETIME
 from tests.nsqlookupd.views import everything
 
 INTRODUCTION = b'{"version":"1.3.0"}'
@@ -75,7 +75,7 @@ def test_any_cuts(data):
     """The replies do not depend on where the stream is cut."""
     stream = HELLO + b"REGISTER t c\nPING\nUNREGISTER t\nWHAT\nPING\n"
     cuts = sorted(data.draw(st.sets(st.integers(1, len(stream) - 1))))
-    nsqd = Conversation(Registrations(INACTIVE_AFTER, TOMBSTONE_LIFETIME))
+    nsqd = Conversation(Registrations(INACTIVE_AFTER, TOMBSTONE_LIFETIME, MOST, MOST_OF_PEER))
 
     got = nsqd.say(*[stream[i:j] for i, j in zip([0, *cuts], [*cuts, len(stream)], strict=True)])
 
@@ -85,7 +85,7 @@ def test_any_cuts(data):
 @given(st.binary(max_size=300))
 def test_garbage(noise):
     """Nothing that comes in raises, and nothing of it is registered by somebody unknown."""
-    nsqd = Conversation(Registrations(INACTIVE_AFTER, TOMBSTONE_LIFETIME))
+    nsqd = Conversation(Registrations(INACTIVE_AFTER, TOMBSTONE_LIFETIME, MOST, MOST_OF_PEER))
 
     for reply in nsqd.say(MAGIC + noise) + nsqd.end():
         assert reply == b"OK" or reply.startswith((b"E_INVALID ", b"E_BAD_BODY "))
@@ -472,3 +472,36 @@ def refuses(body: bytes, text: bytes) -> None:
     with pytest.raises(Refused) as caught:
         decode_identity(body)
     assert text == str(caught.value).encode()
+
+
+# -- limits
+
+
+def test_commands_are_executed_in_shares(identified):
+    """Who sends many commands at once has some executed at a time; none is lost, and after the last it is not busy."""
+    count = 2 * SHARE + 1
+
+    assert SHARE == len(identified.say(b"PING\n" * count))
+    assert identified.session.busy
+    assert SHARE == len(identified.say(b""))
+    assert [b"OK"] == identified.say(b"")
+    assert not identified.session.busy
+
+
+def test_too_many_registrations():
+    """The connection of an nsqd that registers too much ends with an error that names the option."""
+    nsqd = Conversation(Registrations(INACTIVE_AFTER, TOMBSTONE_LIFETIME, MOST, 2))
+    nsqd.say(HELLO + b"REGISTER t c\n")
+
+    assert [b"E_TOO_MANY REGISTER more than --max-registrations-per-nsqd=2"] == nsqd.say(b"REGISTER u\n")
+    assert nsqd.session.closed
+    assert "E_TOO_MANY" in nsqd.lines[-1]
+
+
+def test_long_texts():
+    """What an nsqd says of itself may have so many characters, for every answer repeats it."""
+    fitting = {**IDENTITY, "hostname": "h" * MAX_TEXT}
+    assert "h" * MAX_TEXT == decode_identity(json.dumps(fitting).encode())["hostname"]
+
+    with pytest.raises(Refused, match="E_BAD_BODY IDENTIFY version of more than 256 characters"):
+        decode_identity(json.dumps({**IDENTITY, "version": "v" * 257}).encode())

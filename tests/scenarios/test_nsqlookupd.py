@@ -414,7 +414,7 @@ def test_whoever_does_not_identify_himself(run, said):
 
     async def scenario() -> None:
         lines: list[str] = []
-        registrations = Registrations(10**9, 0)
+        registrations = Registrations(10**9, 0, 10, 10)
         connections: set[Connection] = set()
         log = Log(write=lines.append)
         server = await asyncio.get_running_loop().create_server(
@@ -437,6 +437,25 @@ def test_whoever_does_not_identify_himself(run, said):
             assert any("no IDENTIFY within 0.5 s" in line for line in lines)
         server.close()
         await server.wait_closed()
+
+    run(scenario())
+
+
+def test_everything_at_once(run):
+    """An nsqd that says thousands of things at once gets every reply, and all of it is gone soon after it is."""
+
+    async def scenario() -> None:
+        async with Nsqlookupd(options(), silent()) as lookupd:
+            async with connected(lookupd.tcp_port) as nsqd:
+                await nsqd.ask(HELLO)
+                nsqd.writer.write(b"".join(b"REGISTER t c%d\n" % number for number in range(5000)))
+                for _ in range(5000):
+                    assert b"OK" == await nsqd.reply()
+                topic = lookupd.registrations.topics(0)["t"]
+                assert 5000 == sum(channel.producers for channel in topic.channels.values())
+            while topic.producers:  # noqa: ASYNC110 - nothing tells when
+                await asyncio.sleep(0)
+            assert 0 == sum(channel.producers for channel in topic.channels.values())
 
     run(scenario())
 

@@ -27,7 +27,7 @@ WINDOW: Final = 200  # commands in one bunch, and a topic's worth more
 MAX_REPLY: Final = 65_536  # bytes
 FIRST_DELAY_S: Final = 0.25  # before trying again, while there was nobody yet
 LOST_DELAY_S: Final = (
-    4.0  # behind a connection that stood: all nsqds lost it at once, and must not come back at once
+    1.0  # after a connection that stood: all nsqds lost it at once, and do not come back all at once
 )
 MAX_DELAY_S: Final = 8.0
 

@@ -43,6 +43,8 @@ class Connection(asyncio.Protocol):
         self._connections = connections
         self._handshake_s = handshake_s
         self._address = ""
+        self._going_on = False  # `_go_on` was scheduled
+        self._unread = False  # the client does not read its replies
         self._transport: asyncio.Transport
         self._session: Session
         self._deadline: asyncio.TimerHandle
@@ -69,6 +71,25 @@ class Connection(asyncio.Protocol):
             self._deadline.cancel()
         if session.closed:
             self._hang_up()
+        elif session.busy and not self._going_on:
+            self._going_on = True
+            self._read_or_not()
+            asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        """The others had their turn."""
+        self._going_on = False
+        if not self._session.closed:
+            self.data_received(b"")
+            self._read_or_not()
+
+    def _read_or_not(self) -> None:
+        if self._session.closed:
+            return  # what still comes is dropped
+        if self._unread or self._going_on:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
 
     def eof_received(self) -> bool:
         """The client will send no more: its last reply goes out before the transport closes."""
@@ -79,16 +100,18 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The client does not read its replies: nothing more is read from it."""
-        self._transport.pause_reading()
+        self._unread = True
+        self._read_or_not()
 
     def resume_writing(self) -> None:
         """It does again."""
-        self._transport.resume_reading()
+        self._unread = False
+        self._read_or_not()
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - asyncio's interface
         """The connection is gone."""
         self._deadline.cancel()
-        self._session.gone(self._now())
+        self._leave()
         self._connections.discard(self)
         self._log.info(f"CLIENT({self._address}): closing")
 
@@ -98,11 +121,20 @@ class Connection(asyncio.Protocol):
 
     def _hang_up(self) -> None:
         """Close behind the error. Closing with unread bytes would take it from the client."""
-        self._session.gone(self._now())
+        self._leave()
         self._deadline.cancel()
         self._transport.write_eof()
         self._transport.resume_reading()
         self._deadline = asyncio.get_running_loop().call_later(LINGER_S, self.abort)
+
+    def _leave(self) -> None:
+        if self._session.gone(self._now()):
+            asyncio.get_running_loop().call_soon(self._take_back)
+
+    def _take_back(self) -> None:
+        """Take back another portion of what this client, or another that has gone, had registered."""
+        if self._registrations.take_back(self._now()):
+            asyncio.get_running_loop().call_soon(self._take_back)
 
     def _give_up(self) -> None:
         self._log.info(f"CLIENT({self._address}): no IDENTIFY within {self._handshake_s:g} s")

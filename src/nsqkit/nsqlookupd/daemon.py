@@ -36,7 +36,10 @@ class Nsqlookupd:
         self.profiler = Profiler()
         self.slices = Slices()
         self.registrations = Registrations(
-            int(self.options.inactive_producer_timeout), int(self.options.tombstone_lifetime)
+            int(self.options.inactive_producer_timeout),
+            int(self.options.tombstone_lifetime),
+            self.options.max_registrations,
+            self.options.max_registrations_per_nsqd,
         )
         self.tcp_port = 0
         self.http_port = 0

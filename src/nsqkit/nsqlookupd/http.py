@@ -7,12 +7,12 @@ topic, is refused: no script should wipe a cluster by it.
 from typing import Final, Protocol
 
 from nsqkit.nsqlookupd import pages
-from nsqkit.nsqlookupd.registrations import Registrations
+from nsqkit.nsqlookupd.registrations import Registrations, TooMany
 from nsqkit.version import NSQ_VERSION, build
 from nsqkit.web import pprof
 from nsqkit.web.answers import Answer, Style, json_answer
 from nsqkit.web.call import Call
-from nsqkit.web.errors import BadRequest, NotFound
+from nsqkit.web.errors import BadRequest, NotFound, Unavailable
 from nsqkit.web.host import Host
 from nsqkit.web.long_answer import long_json
 from nsqkit.web.routes import Route, Routes
@@ -89,7 +89,11 @@ async def debug(lookupd: Daemon, _: Call) -> Answer:
 @changes.post("/topic/create", params="topic")
 def create_topic(lookupd: Daemon, call: Call) -> None:
     """Make a topic known."""
-    lookupd.registrations.create_topic(call.topic("INVALID_ARG_TOPIC"))
+    topic = call.topic("INVALID_ARG_TOPIC")
+    try:
+        lookupd.registrations.create_topic(topic)
+    except TooMany as error:
+        raise Unavailable(f"TOO_MANY_REGISTRATIONS: {error}") from None
 
 
 @changes.post("/topic/delete", params="topic")
@@ -108,7 +112,11 @@ def tombstone(lookupd: Daemon, call: Call) -> None:
 @changes.post("/channel/create", params="topic, channel")
 def create_channel(lookupd: Daemon, call: Call) -> None:
     """Make a channel and its topic known: every nsqd that makes the topic later makes the channel with it."""
-    lookupd.registrations.create_channel(*call.topic_and_channel())
+    names = call.topic_and_channel()
+    try:
+        lookupd.registrations.create_channel(*names)
+    except TooMany as error:
+        raise Unavailable(f"TOO_MANY_REGISTRATIONS: {error}") from None
 
 
 @changes.post("/channel/delete", params="topic, channel")

@@ -36,6 +36,15 @@ class NsqlookupdOptions(DaemonOptions):
         within=(Duration.parse("0"), None),
     )
 
+    max_registrations: int = option(
+        1_000_000,
+        "topics and channels known, and likewise entries of who has them, that are kept at most",
+        within=(1, None),
+    )
+    max_registrations_per_nsqd: int = option(
+        200_000, "topics and channels that one nsqd may register", within=(1, None)
+    )
+
     def check(self) -> None:
         """Refuse paths of unix sockets: what listens there has no address that others could be told."""
         for flag, address in (("tcp-address", self.tcp_address), ("http-address", self.http_address)):

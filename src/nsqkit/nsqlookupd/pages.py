@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from nsqkit.gojson import encode_json
-from nsqkit.nsqlookupd.registrations import NEVER, Channel, Peer, Registrations, Topic
+from nsqkit.nsqlookupd.registrations import NEVER, Peer, Registrations, Topic
 from nsqkit.web.long_answer import in_order
 
 GO_ZERO_TIME: Final = -6795364578871345152
@@ -80,7 +80,7 @@ def debug_page(registrations: Registrations, now: int) -> Pieces:
         yield b"]"
         separator = b","
     for topic in list(registrations.topics(now).values()):
-        producers = list(topic.producers)
+        producers = [one for one in topic.producers if not one.peer.gone]
         if not producers:
             continue
         yield b'%b"topic:%b:":[' % (separator, topic.name.encode())
@@ -88,16 +88,14 @@ def debug_page(registrations: Registrations, now: int) -> Pieces:
         yield b"]"
         separator = b","
         for channel in list(topic.channels.values()):
-            if channel.producers:
-                yield b',"channel:%b:%b":[' % (topic.name.encode(), channel.name.encode())
-                having = (_having(channel, one.peer) for one in producers)
-                yield from _joined(entry(peer, NEVER) if peer is not None else b"" for peer in having)
-                yield b"]"
+            heading = b',"channel:%b:%b":[' % (topic.name.encode(), channel.name.encode())
+            for piece in _joined(
+                entry(one.peer, NEVER) if channel in one.peer.channels else b"" for one in producers
+            ):
+                yield heading + piece if piece else b""
+                heading = b"" if piece else heading
+            yield b"" if heading else b"]"
     yield b"}"
-
-
-def _having(channel: Channel, peer: Peer) -> Peer | None:
-    return peer if channel in peer.channels else None
 
 
 def _names(names: Iterator[str]) -> Pieces:

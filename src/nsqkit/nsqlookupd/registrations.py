@@ -5,12 +5,13 @@
     peers    id   -> Peer       -> producers: topic's name -> the same Producer
                                 -> channels: the same Channels
 
-Rules: what a connected nsqd does costs in proportion to what it does, whatever else is registered. Who has a channel
+Rules: what a connected nsqd does costs in proportion to what it does, whatever else is registered, and there are limits
+for what one and all of them may register. Who has a channel
 has its topic. Names of topics and channels outlive their producers; only ephemeral ones go: with the last UNREGISTER,
 or, when the last connection that had them broke, after the time in which nsqds come back.
 """
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Mapping
 from typing import Final
 
@@ -20,16 +21,24 @@ from nsqkit.names import is_ephemeral
 NEVER: Final = -(2**64)
 """`tombstoned_at` of a producer that never was: longer ago than any lifetime."""
 
+PORTION: Final = 1000
+"""Registrations of a peer that has gone that are taken back in one step."""
+
+
+class TooMany(Exception):
+    """There is no room for another registration. The text says which limit is reached."""
+
 
 class Peer:
     """A connected nsqd that has identified itself."""
 
-    __slots__ = ("channels", "document", "id", "last_update", "nodes", "producers")
+    __slots__ = ("channels", "document", "gone", "id", "last_update", "nodes", "producers")
 
     def __init__(self, id: str, broadcast_address: str, http_port: int, document: bytes, now: int) -> None:
         """`document` is what /lookup says of it, as JSON."""
         self.id = id  # host:port of the connection
         self.document = document
+        self.gone = False  # it has left, and its registrations are being taken back
         self.last_update = now  # when it identified itself or last pinged
         self.producers: dict[str, Producer] = {}  # by topic
         self.channels: set[Channel] = set()
@@ -70,13 +79,6 @@ class Topic:
         self.channels: dict[str, Channel] = {}
         self.producers: list[Producer] = []
 
-    def channel(self, name: str) -> Channel:
-        """The channel of this name, made if it is not known."""
-        channel = self.channels.get(name)
-        if channel is None:
-            channel = self.channels[name] = Channel(self, name)
-        return channel
-
     def drop(self, producer: Producer) -> None:
         """Take a producer out of the list, in the time that one takes: the last one fills the gap."""
         last = self.producers.pop()
@@ -86,9 +88,15 @@ class Topic:
 
 
 class Registrations:
-    """Everything that is known. Durations are ns."""
+    """Everything that is known."""
 
-    def __init__(self, inactive_after: int, tombstone_lifetime: int) -> None:
+    def __init__(self, inactive_after: int, tombstone_lifetime: int, most: int, most_of_peer: int) -> None:
+        """Durations are ns. There may be `most` names, and as many entries of who has them; so many of one peer."""
+        self._most = most
+        self._most_of_peer = most_of_peer
+        self._names = 0  # topics and channels
+        self._entries = 0  # one for each topic and each channel that a peer has
+        self._leaving: deque[Peer] = deque()
         self._inactive_after = inactive_after
         self._tombstone_lifetime = tombstone_lifetime
         self._topics: dict[str, Topic] = {}
@@ -102,38 +110,55 @@ class Registrations:
         """A peer has identified itself."""
         self._peers[peer.id] = peer
 
-    def leave(self, peer: Peer, now: int) -> None:
-        """A peer's connection is gone, and all its registrations with it. The names stay."""
+    def leave(self, peer: Peer, now: int) -> bool:
+        """A peer's connection is gone, and all its registrations with it. The names stay.
+
+        It is seen no more at once. True if there is more to be taken back: by `take_back`, until that says False.
+        """
         self._forget_abandoned(now)
         if self._peers.get(peer.id) is peer:  # its address may be somebody else's already
             del self._peers[peer.id]
-        for channel in peer.channels:
-            channel.producers -= 1
-            if not channel.producers and is_ephemeral(channel.name):
-                self._abandon(channel, now)
-        for producer in peer.producers.values():
-            producer.topic.drop(producer)
-            if not producer.topic.producers and is_ephemeral(producer.topic.name):
-                self._abandon(producer.topic, now)
-        peer.channels.clear()
-        peer.producers.clear()
+        peer.gone = True
+        self._leaving.append(peer)
+        return self.take_back(now)
+
+    def take_back(self, now: int) -> bool:
+        """Take back some of what peers had that have left; True if there is more."""
+        left = PORTION
+        while self._leaving and left:
+            peer = self._leaving[0]
+            if peer.channels:
+                self._left(peer.channels.pop(), now)
+            elif peer.producers:
+                producer = peer.producers.popitem()[1]
+                producer.topic.drop(producer)
+                self._entries -= 1
+                if not producer.topic.producers and is_ephemeral(producer.topic.name):
+                    self._abandon(producer.topic, now)
+            else:
+                self._leaving.popleft()
+            left -= 1
+        return bool(self._leaving)
 
     def register(self, peer: Peer, topic: str, channel: str) -> None:
         """A peer has a topic and, unless that is empty, a channel of it. Nothing happens if this is known.
 
-        In particular a tombstone stays, and `last_update` too.
+        In particular a tombstone stays, and `last_update` too. TooMany if there is no room.
         """
+        self._check_room(peer)
         producer = peer.producers.get(topic)
         if producer is None:
             home = self.create_topic(topic)
             producer = Producer(peer, home)
             home.producers.append(producer)
+            self._entries += 1
             peer.producers[home.name] = producer
         if channel:
-            one = producer.topic.channel(channel)
+            one = self._channel(producer.topic, channel)
             if one not in peer.channels:
                 peer.channels.add(one)
                 one.producers += 1
+                self._entries += 1
 
     def unregister(self, peer: Peer, topic: str, channel: str) -> None:
         """A peer has a channel no more, or if that is empty the whole topic. An ephemeral name goes with the last."""
@@ -150,21 +175,23 @@ class Registrations:
         producer = peer.producers.pop(topic, None)
         if producer is not None:
             home.drop(producer)
+            self._entries -= 1
         if not home.producers and is_ephemeral(topic):
             self._forget_topic(home)
 
     # -- what operators do
 
     def create_topic(self, topic: str) -> Topic:
-        """The topic of this name, made if it is not known."""
+        """The topic of this name, made if it is not known. TooMany if there is no room."""
         home = self._topics.get(topic)
         if home is None:
+            self._add_name()
             home = self._topics[topic] = Topic(topic)
         return home
 
     def create_channel(self, topic: str, channel: str) -> None:
-        """Make a channel known, and its topic."""
-        self.create_topic(topic).channel(channel)
+        """Make a channel known, and its topic. TooMany if there is no room."""
+        self._channel(self.create_topic(topic), channel)
 
     def delete_topic(self, topic: str) -> None:
         """Forget a topic with its channels and who has them. No nsqd hears of it."""
@@ -179,7 +206,10 @@ class Registrations:
         if home is None or one is None:
             return False
         for producer in home.producers:
-            producer.peer.channels.discard(one)
+            if one in producer.peer.channels:
+                producer.peer.channels.remove(one)
+                self._entries -= 1
+        self._names -= 1
         return True
 
     def tombstone(self, topic: str, node: str, now: int) -> None:
@@ -202,7 +232,7 @@ class Registrations:
 
     def is_active(self, peer: Peer, now: int) -> bool:
         """Was it heard of lately?"""
-        return peer.last_update >= now - self._inactive_after
+        return not peer.gone and peer.last_update >= now - self._inactive_after
 
     def is_shown(self, producer: Producer, now: int) -> bool:
         """May it be consumed from: is it active, and not tombstoned for the topic?"""
@@ -216,19 +246,55 @@ class Registrations:
 
     # -- helpers
 
+    def _check_room(self, peer: Peer) -> None:
+        if len(peer.producers) + len(peer.channels) >= self._most_of_peer:
+            raise TooMany(f"more than --max-registrations-per-nsqd={self._most_of_peer}")
+        if self._entries >= self._most:
+            raise TooMany(f"more than --max-registrations={self._most}")
+
+    def _add_name(self) -> None:
+        if self._names >= self._most:
+            raise TooMany(f"more topics and channels than --max-registrations={self._most}")
+        self._names += 1
+
+    def _channel(self, topic: Topic, name: str) -> Channel:
+        """The channel of this name, made if it is not known."""
+        channel = topic.channels.get(name)
+        if channel is None:
+            self._add_name()
+            channel = topic.channels[name] = Channel(topic, name)
+        return channel
+
+    def _left(self, channel: Channel, now: int) -> None:
+        """A peer that has gone had this channel."""
+        channel.producers -= 1
+        self._entries -= 1
+        if not channel.producers and is_ephemeral(channel.name):
+            self._abandon(channel, now)
+
     def _leave_channel(self, peer: Peer, channel: Channel) -> None:
         if channel in peer.channels:
             peer.channels.remove(channel)
             channel.producers -= 1
+            self._entries -= 1
         if not channel.producers and is_ephemeral(channel.name):
+            self._forget_channel(channel)
+
+    def _forget_channel(self, channel: Channel) -> None:
+        if channel.topic.channels.get(channel.name) is channel:
             del channel.topic.channels[channel.name]
+            self._names -= 1
 
     def _forget_topic(self, topic: Topic) -> None:
         channels = set(topic.channels.values())
         for producer in topic.producers:
-            del producer.peer.producers[topic.name]
-            producer.peer.channels -= channels
+            peer = producer.peer
+            del peer.producers[topic.name]
+            had = len(peer.channels)
+            peer.channels -= channels
+            self._entries -= 1 + had - len(peer.channels)
         del self._topics[topic.name]
+        self._names -= 1 + len(channels)
         topic.channels.clear()  # they point back: no work for the garbage collector
         topic.producers.clear()
 
@@ -247,7 +313,6 @@ class Registrations:
                 continue  # somebody has
             # An operator may have deleted it, and somebody may have made another of this name.
             if isinstance(one, Channel):
-                if one.topic.channels.get(one.name) is one:
-                    del one.topic.channels[one.name]
+                self._forget_channel(one)
             elif self._topics.get(one.name) is one:
                 self._forget_topic(one)

@@ -10,12 +10,14 @@ from typing import Final, NoReturn
 from nsqkit.gojson import encode_json
 from nsqkit.log import Log
 from nsqkit.names import valid_name
-from nsqkit.nsqlookupd.registrations import Peer, Registrations
+from nsqkit.nsqlookupd.registrations import Peer, Registrations, TooMany
 from nsqkit.options.kinds import INT64
 from nsqkit.wire.registration import MAGIC, OK, encode_reply
 
 MAX_LINE: Final = 16_384  # bytes of a command line; the longest that makes sense has 140
 MAX_BODY: Final = 65_536  # bytes of IDENTIFY's body
+MAX_TEXT: Final = 256  # characters of what an nsqd says of itself: each of its topics repeats it in answers
+SHARE: Final = 200  # commands executed at once: a millisecond's work
 
 _FIELDS: Final[Mapping[str, type[str] | type[int]]] = {
     "remote_address": str,
@@ -37,11 +39,16 @@ class Refused(Exception):
 
 
 class Session:
-    """What one connection has said so far. `closed` is set when it has to be hung up on."""
+    """What one connection has said so far.
+
+    `closed` is set when it has to be hung up on, `busy` while there are commands that have to wait for others' turn:
+    then nothing more should be read, and `receive` be called again soon.
+    """
 
     def __init__(self, registrations: Registrations, address: str, introduction: bytes, log: Log) -> None:
         """`address` is the peer's host:port, `introduction` the reply to IDENTIFY."""
         self.closed = False
+        self.busy = False
         self.peer: Peer | None = None  # set by IDENTIFY
         self._registrations = registrations
         self._address = address
@@ -52,15 +59,18 @@ class Session:
         self._identifying = False  # the line IDENTIFY has come, its body has not
 
     def receive(self, data: bytes, now: int) -> bytes:
-        """Take bytes; the replies to what is complete now."""
+        """Take bytes; the replies to the first SHARE commands that are complete now."""
         if self.closed:
             return b""
         self._input += data
         replies: list[bytes] = []
         try:
-            while (reply := self._next(now)) is not None:
+            left = SHARE
+            while left and (reply := self._next(now)) is not None:
+                left -= 1
                 if reply:
                     replies.append(encode_reply(reply))
+            self.busy = not left
         except Refused as error:
             replies.append(self._refuse(error))
         return b"".join(replies)
@@ -75,15 +85,15 @@ class Session:
         self.closed = True
         return b""
 
-    def gone(self, now: int) -> None:
-        """The connection is gone."""
+    def gone(self, now: int) -> bool:
+        """The connection is gone. True if registrations are left that are to be taken back."""
         self.closed = True
-        if self.peer is not None:
-            self._registrations.leave(self.peer, now)
-            self.peer = None
+        peer, self.peer = self.peer, None
+        return peer is not None and self._registrations.leave(peer, now)
 
     def _refuse(self, error: Refused) -> bytes:
         self.closed = True
+        self.busy = False
         self._input.clear()
         self._log.error(f"CLIENT({self._address}): {error}")
         return encode_reply(str(error).encode("utf-8", "surrogateescape"))
@@ -151,7 +161,10 @@ class Session:
 
     def _register(self, params: list[str], _: int) -> bytes:
         peer, topic, channel = self._names("REGISTER", params)
-        self._registrations.register(peer, topic, channel)
+        try:
+            self._registrations.register(peer, topic, channel)
+        except TooMany as error:
+            raise Refused(f"E_TOO_MANY REGISTER {error}") from None
         self._log.debug(f"DB: client({self._address}) REGISTER topic:{topic} channel:{channel}")
         return OK
 
@@ -214,6 +227,8 @@ def _checked(document: object) -> Iterator[tuple[str, str | int]]:
         if kind is None or value is None:
             continue
         if kind is str and isinstance(value, str):
+            if len(value) > MAX_TEXT:
+                raise Refused(f"E_BAD_BODY IDENTIFY {name} of more than {MAX_TEXT} characters")
             yield name, _whole(value)
         elif kind is int and type(value) is int and value in INT64:
             yield name, value

@@ -29,7 +29,7 @@ def check(data: bytes) -> None:
 
 def _run(chunks: list[bytes]) -> tuple[list[bytes], Registry, Registry]:
     """The replies, and the registry before and after the connection is gone."""
-    registrations = Registrations(300 * 10**9, 45 * 10**9)
+    registrations = Registrations(300 * 10**9, 45 * 10**9, 1000, 100)
     neighbour = Peer("10.0.0.2:1", "other", 4151, b"{}", NOW)
     registrations.join(neighbour)
     for topic, channel in (("t", "c"), ("e#ephemeral", "c#ephemeral")):
