@@ -38,12 +38,6 @@ class MemoryDisk(Disk):
         """Forget the descriptor."""
         del self._open[file]
 
-    def duplicate(self, file: int) -> int:
-        """The same file."""
-        self._descriptors += 1
-        self._open[self._descriptors] = self._open[file]
-        return self._descriptors
-
     def size(self, file: int) -> int:
         """Bytes in it."""
         return len(self._open[file])

@@ -248,12 +248,6 @@ class SimulatedDisk(Disk):
         """Forget the descriptor."""
         del self._open[file]
 
-    def duplicate(self, file: int) -> int:
-        """The same file."""
-        path, inode = self._open[file]
-        self._step("duplicate", path)
-        return self.take(path, inode)
-
     def size(self, file: int) -> int:
         """As the cache has it."""
         return len(self._file(file).content)

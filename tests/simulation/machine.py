@@ -36,7 +36,7 @@ FAULTS: Final = (
     ("rename", errno.EIO, ""),
     ("rename", errno.EIO, "checkpoint"),
     ("remove", errno.EIO, ""),
-    ("duplicate", errno.EMFILE, ""),
+    ("open", errno.EMFILE, ".log"),
     ("load", errno.EIO, ""),
     ("make_directory", errno.ENOSPC, ""),
 )

@@ -126,6 +126,10 @@ class FaultyDisk(Disk):
         """Descriptors in use."""
         return len(self._open)
 
+    def directories_open(self) -> set[str]:
+        """The directories, by their last part, in which a file is open."""
+        return {os.path.basename(os.path.dirname(path)) for path in self._open.values()}
+
     # -- the calls
 
     def create(self, path: str) -> int:
@@ -148,13 +152,6 @@ class FaultyDisk(Disk):
         """Forget the descriptor."""
         del self._open[file]
         super().close(file)
-
-    def duplicate(self, file: int) -> int:
-        """The same file."""
-        self._step("duplicate", self._open[file])
-        twin = super().duplicate(file)
-        self._open[twin] = self._open[file]
-        return twin
 
     def read(self, file: int, length: int, offset: int) -> bytes:
         """What is there now."""
@@ -278,6 +275,7 @@ class Home:
         self.disk = disk
         self.max_bytes_per_file = max_bytes_per_file
         self.min_free_bytes = min_free_bytes
+        self.max_open_logs = 100
         self.reports: list[str] = []
         self.ids = 1000
         self.storage: FileStorage
@@ -294,6 +292,7 @@ class Home:
             self.reports.append,
             self.max_bytes_per_file,
             self.min_free_bytes,
+            max_open_logs=self.max_open_logs,
         )
         return self.storage
 

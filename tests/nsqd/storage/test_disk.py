@@ -40,12 +40,10 @@ def test_create_makes_private_files_once(plain, file, tmp_path):
 
 
 def test_truncate_and_sync(plain, file, tmp_path):
-    """The calls do what the system's do, also on a duplicate."""
+    """The calls do what the system's do."""
     plain.write(file, [b"abcdef"], 0)
-    twin = plain.duplicate(file)
-    plain.truncate(twin, 4)
-    plain.sync(twin)
-    plain.close(twin)
+    plain.truncate(file, 4)
+    plain.sync(file)
     plain.sync_directory(str(tmp_path))
 
     assert b"abcd" == plain.read(file, 100, 0)

@@ -139,11 +139,62 @@ class TestSyncs:
         """The others are synced, and this one is tried again."""
         for topic in "ab":
             home.fill(home.open(topic), 1)
-        home.disk.fail("duplicate", errno.EMFILE)
+        home.disk.fail("open", errno.EMFILE)
 
-        assert 1 == len(home.storage.sync_jobs())
+        assert ["sync failed: Too many open files"] == home.sync()
         assert 1 == home.storage.sync_failures
-        assert 1 == len(home.storage.sync_jobs())
+        assert 1 == home.storage.unsynced_batches
+        assert [] == home.sync()
+
+
+class TestOpenFiles:
+    """Few logs keep their files open, however many there are."""
+
+    @pytest.fixture
+    def home(self, home):
+        """Three logs may."""
+        home.max_open_logs = 3
+        home.begin()
+        return home
+
+    def test_the_one_idle_for_longest_closes_its_files(self, home):
+        """Writing and reading count; which log comes next is not foreseen."""
+        logs = {topic: home.open(topic) for topic in "abcde"}
+        for topic in "abc":
+            home.fill(logs[topic], 2)
+        logs["a"].read(0, 1, 1)
+        assert {"a", "b", "c"} == home.disk.directories_open()
+
+        home.fill(logs["d"], 1)
+        assert {"a", "c", "d"} == home.disk.directories_open()
+
+        logs["b"].read(0, 1, 1)
+        assert {"a", "b", "d"} == home.disk.directories_open()
+
+        logs["d"].delete()
+        home.fill(logs["e"], 1)
+        assert {"a", "b", "e"} == home.disk.directories_open()
+
+    def test_nothing_is_lost(self, home, contents):
+        """What was written through files that were closed is read, written on, synced, and survives a power cut."""
+        home.max_bytes_per_file = 500
+        home.begin()
+        logs = [home.open(f"t{number}") for number in range(8)]
+        written: list[list[bytes]] = [[] for _ in logs]
+        for _ in range(5):
+            for log, kept in zip(logs, written, strict=True):
+                kept.extend(home.fill(log, 2))
+            assert home.disk.opened() <= 6
+        for log, kept in zip(logs, written, strict=True):
+            assert list(enumerate(kept)) == contents(log)
+            assert home.disk.opened() <= 6
+
+        assert [] == home.sync()
+        home.disk.cut()
+        home.begin()
+
+        for number, kept in enumerate(written):
+            assert list(enumerate(kept)) == contents(home.open(f"t{number}"))
 
 
 class TestReplay:

@@ -1,6 +1,7 @@
 """Syncs and checkpoints as jobs of a thread."""
 
 import errno
+import os
 
 import pytest
 
@@ -106,7 +107,7 @@ class TestSyncJob:
         assert 0 == home.disk.opened()
 
     def test_one_that_ends_late_leaves_later_segments_alone(self, home):
-        """The number of a file that another job has closed may be that of a later segment, which is not synced."""
+        """It knows only what was there when it was made."""
         home.max_bytes_per_file = 1
         home.begin()
         log = home.open()
@@ -116,31 +117,83 @@ class TestSyncJob:
         early.run()
         early.finish()
         home.fill(log, 2)
-        waiting = dict(log.sync_state.sealed)
+        waiting = dict(log.sync_state.complete)
 
         late.finish()
 
-        assert waiting == log.sync_state.sealed
-        log.close()
-        assert 0 == home.disk.opened()
+        assert 2 == len(waiting)
+        assert waiting == log.sync_state.complete
 
-    def test_a_job_that_finds_no_descriptor(self, home):
-        """It keeps none of those that it has."""
+    def test_one_descriptor_after_the_other(self, home):
+        """However many segments there are to be synced, one file is open at a time."""
+        home.max_bytes_per_file = 1
+        home.begin()
+        log = home.open()
+        home.fill(log, 30)
+        job = log.sync_job()
+        before = home.disk.opened()
+        most = 0
+        sync = home.disk.sync
+
+        def note(file: int) -> None:
+            nonlocal most
+            most = max(most, home.disk.opened())
+            sync(file)
+
+        home.disk.sync = note
+
+        job.run()
+
+        assert (1, 2, 1) == (before, most, home.disk.opened())
+        assert 30 == len(home.disk.names_called("sync"))
+
+    @pytest.mark.parametrize("call", ["open", "sync", "write"])
+    def test_an_error_gives_back_the_descriptor(self, home, call):
+        """What was opened is closed, and the next job does it all."""
         home.max_bytes_per_file = 1
         home.begin()
         log = home.open()
         home.fill(log, 3)
-        before = home.disk.opened()
-        home.disk.fail("duplicate", errno.EMFILE, after=1)
+        home.disk.fail("sync", errno.EIO)
+        home.sync()  # so that the next writes again
+        home.disk.fail(call, errno.EMFILE, after=1)
 
-        with pytest.raises(OSError, match="Too many open files"):
-            log.sync_job()
+        assert ["sync failed: Too many open files"] == home.sync()
+        assert 1 == home.disk.opened()
+        assert [] == home.sync()
+        assert log.sync_job() is None
 
-        assert before == home.disk.opened()
+    def test_a_segment_is_removed_meanwhile(self, home):
+        """Nobody needs it any more; the others are synced."""
+        home.max_bytes_per_file = 1
+        home.begin()
+        log = home.open()
+        home.fill(log, 3)
+        job = log.sync_job()
+        home.disk.remove(home.path(1))
+
+        job.run()
+        job.finish()
+
+        assert "" == job.error
+        assert [0, 2] == [int(name[:-4]) for _, name in home.disk.names_called("sync")]
+
+    def test_the_name_is_used_again_meanwhile(self, home, log):
+        """A job of a deleted topic leaves the files of a new one alone."""
+        (job,) = home.storage.sync_jobs()
+        log.delete()
+        home.fill(home.open(), 1)
+        home.disk.calls.clear()
+
+        job.run()
+        job.finish()
+
+        assert [] == home.disk.names_called("read", "write", "sync")
+        assert 1 == len(home.storage.sync_jobs())
 
     @pytest.mark.parametrize("error", [0, errno.EIO])
     def test_the_log_is_closed_meanwhile(self, home, log, error):
-        """The job has its own descriptors, and gives them back."""
+        """It was synced then, so there is nothing left to do."""
         (job,) = home.storage.sync_jobs()
         log.close()
         home.disk.fail("sync", error)
@@ -164,31 +217,29 @@ class TestSyncJob:
 
     def test_once_more_from_the_start(self, home, log, contents):
         """After a failed sync what can still be read is written again, up to where the job reaches."""
-        disk = home.disk
-        file = disk.open(home.path())
-        size = disk.size(file)
-        job = SyncJob(disk, [file], "", log, Synced(0, size - 10, 2))
-        job.again = True
+        home.disk.fail("sync", errno.EIO)
+        home.sync()
+        home.disk.calls.clear()
+        size = os.path.getsize(home.path())
+        job = SyncJob(home.disk, f"{home.disk.root}/t", home.path(), log, Synced(0, size - 10, 2))
 
         job.run()
         job.finish()
 
-        assert ["open", "read", "read", "write", "sync"] == [call for call, _ in disk.calls]
+        assert ["open", "read", "read", "write", "sync"] == [call for call, _ in home.disk.calls][:5]
         assert 3 == len(contents(log))
 
     def test_once_more_in_short_writes(self, home, log):
         """All of it is written again, also when a write takes only a part."""
-        disk = home.disk
-        file = disk.open(home.path())
-        size = disk.size(file)
-        disk.most = size // 3
-        job = SyncJob(disk, [file], "", log, Synced(0, size, 3))
-        job.again = True
+        home.disk.fail("sync", errno.EIO)
+        home.sync()
+        home.disk.calls.clear()
+        home.disk.most = os.path.getsize(home.path()) // 3
 
-        job.run()
-        job.finish()
+        assert [] == home.sync()
 
-        assert [call for call, _ in disk.calls].count("write") >= 3
+        assert len(home.disk.names_called("write")) >= 3
+        assert log.sync_job() is None
 
     @pytest.mark.usefixtures("log")
     def test_the_first_sync_of_a_process(self, home, contents):
@@ -203,17 +254,24 @@ class TestSyncJob:
         assert 3 == len(contents(log))
 
     def test_what_is_safe_is_not_written_again(self, home, log):
-        """Writing again begins behind what was synced before."""
-        file = home.disk.open(home.path())
-        size = home.disk.size(file)
-        job = SyncJob(home.disk, [file], "", log, Synced(0, size, 3))
-        job.again = True
-        job.safe = Synced(0, size, 3)
+        """Writing again begins after what was synced before."""
+        home.sync()
+        safe = os.path.getsize(home.path())
+        home.fill(log, 1)
+        home.disk.fail("sync", errno.EIO)
+        home.sync()
+        begins = []
+        write = home.disk.write
 
-        job.run()
-        job.finish()
+        def note(file, pieces, offset):
+            begins.append(offset)
+            return write(file, pieces, offset)
 
-        assert [("sync", f"{0:020d}.log")] == home.disk.names_called("write", "sync")
+        home.disk.write = note
+
+        assert [] == home.sync()
+
+        assert [safe] == begins
 
 
 class TestCheckpointJob:

@@ -359,7 +359,7 @@ class TestHousekeeping:
         async def scenario(keeper):
             keeper.publish("t", b"one")
             await keeper.rest()
-            home.disk.fail("duplicate", errno.EMFILE)
+            home.disk.fail("open", errno.EMFILE)
             keeper.keeping._sync()
             await keeper.rest()
             assert ["0001"] == keeper.files()

@@ -179,9 +179,7 @@ def test_dying_in_the_middle_of_a_write(new_life, killed, mode, before, writes, 
     some_steps=st.lists(steps, min_size=5, max_size=30),
     faults=st.lists(
         st.tuples(
-            st.sampled_from(
-                ["write", "sync", "open", "create", "read", "truncate", "replace", "duplicate", "remove"]
-            ),
+            st.sampled_from(["write", "sync", "open", "create", "read", "truncate", "replace", "remove"]),
             st.sampled_from([errno.EIO, errno.ENOSPC, errno.EMFILE]),
             st.integers(0, 6),
             st.integers(1, 3),

@@ -41,10 +41,6 @@ class Disk:
         """Close a file."""
         os.close(file)
 
-    def duplicate(self, file: int) -> int:
-        """Another descriptor of the same file, for a sync in a thread."""
-        return os.dup(file)
-
     def size(self, file: int) -> int:
         """Bytes in an open file."""
         return os.fstat(file).st_size

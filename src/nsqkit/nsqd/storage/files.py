@@ -27,8 +27,8 @@ _GUARD_STEP: Final = 4_194_304  # bytes written between two looks at the free sp
 class FileStorage(Storage):
     """Topic logs in directories of the data path.
 
-    `place` gives a topic's directory, `report` takes a line about something a person should know, and
-    `min_free_bytes` is what must stay free on the disk (0: no guard).
+    `place` gives a topic's directory, `report` takes a line about something a person should know, `min_free_bytes` is
+    what must stay free on the disk (0: no guard), and `max_open_logs` that many logs may keep files open, two each.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class FileStorage(Storage):
         max_bytes_per_file: i64,
         min_free_bytes: i64,
         health: Health | None = None,
+        max_open_logs: int = 100,
     ) -> None:
         self.disk = disk
         self.max_bytes_per_file = max_bytes_per_file
@@ -60,6 +61,9 @@ class FileStorage(Storage):
         self.misplaced = ""  # why nothing may be written, as far as was seen
         self._replaying = False
         self._unsynced: dict[TopicLog, None] = {}
+        self._max_open_logs = max_open_logs
+        self._open_logs: dict[TopicLog, None] = {}  # that may have files open, the one used last at the end
+        self._used_last: TopicLog | None = None
 
     def open(self, topic: str) -> TopicLog:
         """The topic's log, made if there is none."""
@@ -141,8 +145,24 @@ class FileStorage(Storage):
         self.unsynced_batches += batches
 
     def forget(self, log: TopicLog) -> None:
-        """A log is deleted."""
+        """A log is closed for good."""
         self._unsynced.pop(log, None)
+        self._open_logs.pop(log, None)
+        if self._used_last is log:
+            self._used_last = None
+
+    def use(self, log: TopicLog) -> None:
+        """A log is about to use its files. If too many have some open, the one used longest ago closes them."""
+        if self._used_last is log:
+            return
+        self._used_last = log
+        logs = self._open_logs
+        logs.pop(log, None)
+        logs[log] = None
+        if len(logs) > self._max_open_logs:
+            idle = next(iter(logs))
+            del logs[idle]
+            idle.rest()
 
     def sync_jobs(self) -> list[SyncJob]:
         """Jobs that sync everything written so far."""
@@ -151,12 +171,7 @@ class FileStorage(Storage):
         self.unsynced_batches = 0
         jobs: list[SyncJob] = []
         for log in logs:
-            try:
-                job = log.sync_job()
-            except OSError:  # no descriptor is free: the next time
-                self.sync_failures += 1
-                self.wrote(log, 1)
-                continue
+            job = log.sync_job()
             if job is not None:
                 jobs.append(job)
         return jobs

@@ -10,7 +10,7 @@ from mypy_extensions import i64
 
 from nsqkit.nsqd.storage.checkpoint import Synced
 from nsqkit.nsqd.storage.disk import write_all
-from nsqkit.nsqd.storage.segment import FILE_HEADER, header_position
+from nsqkit.nsqd.storage.segment import FILE_HEADER, Segment, header_position
 
 if TYPE_CHECKING:
     from nsqkit.nsqd.storage.disk import Disk
@@ -23,7 +23,7 @@ class SyncState:
     """How much of one log is known to be on the disk.
 
     Several jobs may be under way. Each covers all that is not known to be synced when it is made, so that none relies
-    on another; and one that comes behind a failure that it did not know of when it was made fails as well: the system
+    on another; and one that runs after a failure that it did not know of when it was made fails as well: the system
     may have dropped what was to be written, and a sync that succeeds then proves nothing.
     """
 
@@ -31,47 +31,67 @@ class SyncState:
         self.lock = Lock()  # one sync of a log at a time
         self.failures: i64 = 0  # changed in threads, under the lock
         self.known_failures: i64 = 0  # of those, what finished jobs have told of
-        self.mended_failures: i64 = 0  # of those, behind which all was written again
+        self.mended_failures: i64 = 0  # of those, after which all was written again
         self.reached = Synced(-1, 0, 0)
-        self.sealed: dict[
-            int, int
-        ] = {}  # files of complete segments, by first position: file numbers come again
+        self.complete: dict[int, str] = {}  # paths of complete segments to be synced, by first position
         self.segments_made: i64 = 0
         self.names_synced: i64 = 0  # of so many of these
 
-    def fail(self) -> None:
-        """A sync failed in a process before this one, or may have."""
+    def covers(self, position: i64, size: i64) -> bool:
+        """Is a log on the disk whose last segment begins at `position` and has `size` bytes?"""
+        return not self.complete and self.reached.segment == position and self.reached.offset == size
+
+    def begin_segment(self, complete: Segment | None) -> None:
+        """A segment was made; the one before it, if any, is complete."""
+        if complete is not None:
+            self.complete[int(complete.first_position)] = complete.path
+        self.segments_made += 1
+
+    def doubt(self, complete: list[Segment]) -> None:
+        """Another process wrote what may not be synced: these segments and the last one.
+
+        A sync of that process may have failed, and so the next would prove nothing.
+        """
+        for segment in complete:
+            if segment.first_position >= self.reached.segment:
+                self.complete[int(segment.first_position)] = segment.path
+        self.segments_made += 1
         self.failures += 1
         self.known_failures += 1
 
-    def succeed(self, job: SyncJob, disk: Disk) -> None:
+    def fail(self) -> None:
+        """A job failed: what it had to do is to be done again."""
+        self.known_failures += 1
+
+    def succeed(self, job: SyncJob) -> None:
         """All that the job covers is on the disk."""
         self.reached = job.reached
         self.mended_failures = max(self.mended_failures, job.known_failures)
         self.names_synced = max(self.names_synced, job.segments_made)
-        for position in job.sealed:
-            if position in self.sealed:
-                disk.close(self.sealed.pop(position))
+        for position in job.complete:
+            self.complete.pop(position, None)
 
 
 class SyncJob:
-    """Sync the files of one log, the last of which is being written, and `directory` if it has new names.
+    """Sync the files of one log, of which the last is being written, and its directory if that has new names.
 
-    It owns the descriptors, so the log may be closed or deleted meanwhile.
+    One after the other is opened for it: the log's own descriptors come and go meanwhile. What a system failed to
+    write it tells to whoever syncs the file first, also through a descriptor that was opened later.
     """
 
-    def __init__(self, disk: Disk, files: list[int], directory: str, log: TopicLog, reached: Synced) -> None:
+    def __init__(self, disk: Disk, directory: str, last: str, log: TopicLog, reached: Synced) -> None:
         self._disk = disk
-        self._files = files
         self._directory = directory
+        self._last = last
         self._log = log
         state = log.sync_state
         self.reached = reached
         self.safe = state.reached  # whatever fails
-        self.sealed = list(state.sealed)
+        self.complete = dict(state.complete)
         self.segments_made = state.segments_made
         self.known_failures = state.known_failures
-        self.again = state.known_failures != state.mended_failures  # write all that is not safe once more
+        self._again = state.known_failures != state.mended_failures  # write all that is not safe once more
+        self._new_names = state.names_synced != state.segments_made
         self.error = ""
 
     def run(self) -> None:
@@ -87,11 +107,9 @@ class SyncJob:
 
     def _run(self) -> None:
         try:
-            if self.again:
-                self._write_again()
-            for file in self._files:
-                self._disk.sync(file)
-            if self._directory:
+            for path in [*self.complete.values(), self._last]:
+                self._sync(path)
+            if self._new_names:
                 self._disk.sync_directory(self._directory)
                 self._disk.sync_directory(os.path.dirname(self._directory))
         except FileNotFoundError:
@@ -99,14 +117,28 @@ class SyncJob:
         except OSError as error:
             self.error = f"sync failed: {error.strerror}"
 
-    def _write_again(self) -> None:
+    def _sync(self, path: str) -> None:
+        try:
+            file = self._disk.open(path)
+        except FileNotFoundError:
+            return  # nobody needs it any more
+        try:
+            if self._log.closed:
+                return  # a file of this name may be one of a new topic by now
+            if self._again:
+                self._write_again(
+                    file, int(self.reached.offset) if path == self._last else self._disk.size(file)
+                )
+            self._disk.sync(file)
+        finally:
+            self._disk.close(file)
+
+    def _write_again(self, file: int, size: int) -> None:
         """Mark everything as not written yet: it can still be read, but a system that failed won't try by itself."""
-        for file in self._files:
-            size = int(self.reached.offset) if file == self._files[-1] else self._disk.size(file)
-            for offset in range(self._safe_bytes(file), size, _BLOCK):
-                piece = self._disk.read(file, min(_BLOCK, size - offset), offset)
-                if piece:
-                    write_all(self._disk, file, [piece], offset)
+        for offset in range(self._safe_bytes(file), size, _BLOCK):
+            piece = self._disk.read(file, min(_BLOCK, size - offset), offset)
+            if piece:
+                write_all(self._disk, file, [piece], offset)
 
     def _safe_bytes(self, file: int) -> int:
         if header_position(self._disk.read(file, FILE_HEADER, 0)) != self.safe.segment:
@@ -115,12 +147,10 @@ class SyncJob:
 
     def finish(self) -> None:
         """Let the log know how far it is safe, or that this is still to be done."""
-        for file in self._files:
-            self._disk.close(file)
         if self.error:
             self._log.sync_failed()
         else:
-            self._log.sync_state.succeed(self, self._disk)
+            self._log.sync_state.succeed(self)
 
 
 class CheckpointJob:

@@ -50,7 +50,7 @@ class TopicLog(TopicStore):
         self._next: i64 = 0
         self._must_roll = False  # the next write begins a new segment, or first cuts off a half-written end
         self._pending: list[Batch] = []
-        self._closed = False
+        self.closed = False  # for good; read in threads
         self._doomed: list[str] = []  # segments that nobody needs, and that could not be removed
         self._copied = False  # there are carried batches that no checkpoint on the disk names
         self.sync_state = SyncState()
@@ -171,15 +171,9 @@ class TopicLog(TopicStore):
     def _note_unsynced(self) -> None:
         """What a process wrote that was killed may still be only in the system's memory."""
         last = self._segments[-1]
-        state = self.sync_state
-        synced = state.reached
-        if synced.segment == last.first_position and synced.offset == last.size:
+        if self.sync_state.covers(last.first_position, last.size):
             return
-        for segment in self._segments[:-1]:
-            if segment.first_position >= synced.segment:
-                state.sealed[int(segment.first_position)] = self._disk.open(segment.path)
-        state.segments_made += 1
-        state.fail()  # a sync of that process may have failed, and so the next would prove nothing
+        self.sync_state.doubt(self._segments[:-1])
         self._home.wrote(self, 1)
 
     # -- appending
@@ -232,6 +226,7 @@ class TopicLog(TopicStore):
 
     def _writable(self, total: i64) -> Segment:
         """The segment that the next `total` bytes go to, open."""
+        self._home.use(self)
         if not self._segments:
             return self._roll()
         segment = self._segments[-1]
@@ -258,16 +253,17 @@ class TopicLog(TopicStore):
             self._disk.close(file)
             self._disk.remove(path)
             raise
-        if self._file >= 0:
-            self.sync_state.sealed[int(self._segments[-1].first_position)] = self._file
         self._use(file)
-        self.sync_state.segments_made += 1
+        self.sync_state.begin_segment(self._segments[-1] if self._segments else None)
         self._must_roll = False
         segment = Segment(path, self._next, FILE_HEADER)
         self._segments.append(segment)
         return segment
 
     def _use(self, file: int) -> None:
+        """Let this be the last segment's file, instead of the one that is open, if any; -1: none is."""
+        if self._file >= 0:
+            self._disk.close(self._file)
         self._file = self._reader.active = file
 
     def _write_at(self, segment: Segment, pieces: list[bytes]) -> None:
@@ -284,6 +280,7 @@ class TopicLog(TopicStore):
 
     def read(self, start: i64, stop: i64, limit_bytes: i64) -> list[Batch]:
         """Whole batches with messages of [start, stop); see the interface."""
+        self._home.use(self)
         return self._reader.read(start, stop, limit_bytes)
 
     def end(self) -> i64:
@@ -329,13 +326,8 @@ class TopicLog(TopicStore):
         Copies, and the checkpoint that names them, must be safe before their originals go.
         """
         error = self._leave_segment(record)
-        sync: SyncJob | None = None
         safe = self._copied or (len(self._segments) > 1 and self._segments[0].stop <= record.needed_from)
-        try:
-            if safe:
-                sync = self.sync_job()
-        except OSError:
-            safe = False  # no descriptor is free: nothing is removed this time
+        sync = self.sync_job() if safe else None
         doomed: list[str] = []
         if safe:
             doomed, self._doomed = self._doomed, doomed
@@ -362,8 +354,7 @@ class TopicLog(TopicStore):
         if last.size < self._worth():
             return ""
         try:
-            if self._file < 0:
-                self._use(self._disk.open(last.path))  # it may have to be synced first
+            self._home.use(self)
             self._roll()
         except OSError as error:
             return f"{self._directory}: {error.strerror}"
@@ -388,63 +379,43 @@ class TopicLog(TopicStore):
         self._copied = True
 
     def sync_job(self) -> SyncJob | None:
-        """What a thread has to sync so that everything written so far survives a power cut; None if nothing.
-
-        OSError: no descriptor is free.
-        """
-        if not self._segments or self._closed:
+        """What a thread has to sync so that everything written so far survives a power cut; None if nothing."""
+        if not self._segments or self.closed:
             return None
-        state = self.sync_state
-        segment = self._segments[-1]
-        reached = checkpoints.Synced(segment.first_position, segment.size, segment.stop)
-        same = state.reached.segment == reached.segment and state.reached.offset == reached.offset
-        if same and not state.sealed:
+        last = self._segments[-1]
+        if self.sync_state.covers(last.first_position, last.size):
             return None
-        if self._file < 0:
-            self._use(self._disk.open(segment.path))
-        files: list[int] = []
-        try:
-            for file in [*state.sealed.values(), self._file]:
-                files.append(self._disk.duplicate(file))
-        except OSError:
-            for file in files:
-                self._disk.close(file)
-            raise
-        directory = self._directory if state.names_synced != state.segments_made else ""
-        return SyncJob(self._disk, files, directory, self, reached)
+        reached = checkpoints.Synced(last.first_position, last.size, last.stop)
+        return SyncJob(self._disk, self._directory, last.path, self, reached)
 
     def sync_failed(self) -> None:
         """A sync job failed: what it had to do is to be done again."""
-        self.sync_state.known_failures += 1
+        self.sync_state.fail()
         self._home.sync_failures += 1
-        if not self._closed:
+        if not self.closed:
             self._home.wrote(self, 1)
+
+    def rest(self) -> None:
+        """Close the files until they are used again: others need the descriptors more."""
+        self._reader.close()
+        self._use(-1)
 
     def close(self) -> None:
         """Sync and close the files. StoreError if the sync failed."""
         error = ""
-        try:
-            job = self.sync_job()
-            if job is not None:
-                job.run()
-                job.finish()
-                error = job.error
-        except OSError as failure:
-            error = f"{self._directory}: {failure.strerror}"
+        job = self.sync_job()
+        if job is not None:
+            job.run()
+            job.finish()
+            error = job.error
         self._close_files()
-        self._home.forget(self)
         if error:
             raise StoreError(error)
 
     def _close_files(self) -> None:
-        self._closed = True
-        self._reader.close()
-        for file in self.sync_state.sealed.values():
-            self._disk.close(file)
-        self.sync_state.sealed = {}
-        if self._file >= 0:
-            self._disk.close(self._file)
-        self._use(-1)
+        self.closed = True
+        self.rest()
+        self._home.forget(self)
 
     def delete(self) -> None:
         """Close and remove the files that a log makes. Others, and then the directory, stay."""
@@ -452,7 +423,6 @@ class TopicLog(TopicStore):
             self._checkpoint_job.cancel()
         self._close_files()
         self._segments.clear()
-        self._home.forget(self)
         try:
             for name in self._disk.names(self._directory):
                 if is_ours(name):
