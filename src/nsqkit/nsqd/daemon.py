@@ -25,6 +25,7 @@ from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.core.health import Health
 from nsqkit.nsqd.core.store import StoreError
 from nsqkit.nsqd.datapath import topic_directory, topic_of_directory
+from nsqkit.nsqd.descriptors import Door, Refused, Shares
 from nsqkit.nsqd.housekeeping import Housekeeping
 from nsqkit.nsqd.lookup import Lookup
 from nsqkit.nsqd.machine import BACKLOG, Lock, Machine
@@ -75,6 +76,7 @@ class Nsqd:
         self._listeners: list[Listener] = []
         self._http: HttpServer | None = None
         self._stopped = asyncio.Event()
+        self._door: Door
         self._keeper: Housekeeping
         self._lookup: Lookup
 
@@ -121,6 +123,8 @@ class Nsqd:
             reserve = reserve_of(options, disk, self.data_path)
         except OSError as error:
             raise StartError(f"data-path {self.data_path}: {error.strerror}") from error
+        shares = Shares(self.machine.descriptors())
+        self._door = Door(shares.clients, self._clients, self.log)
         storage = FileStorage(
             disk,
             self.data_path,
@@ -129,6 +133,7 @@ class Nsqd:
             options.max_bytes_per_file,
             reserve,
             self.health,
+            shares.logs,
         )
         storage.look()
         if reserve:
@@ -189,14 +194,19 @@ class Nsqd:
         self._servers.append(server)
         self.log.info(f"TCP: listening on {listener.address}")
 
+    def _clients(self) -> int:
+        return len(self._connections) + (self._http.connection_count if self._http else 0)
+
     def _connect(self) -> asyncio.BaseProtocol:
+        if self._door.closed():
+            return Refused()
         connection: object = Connection(self._turns, self._connections)
         return connection  # type: ignore[return-value] # it quacks like one; compiled classes can't inherit it
 
     async def _serve_http(self, listener: Listener) -> None:
         from nsqkit.nsqd.http import http_server  # noqa: PLC0415 - loaded while clients may already connect
 
-        self._http = http_server(self)
+        self._http = http_server(self, self._door)
         await self._http.start([listener.socket])
         self.log.info(f"HTTP: listening on {listener.address}")
 

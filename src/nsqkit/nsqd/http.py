@@ -3,6 +3,7 @@
 from typing import Final
 
 from nsqkit.nsqd.core.store import StoreError
+from nsqkit.nsqd.descriptors import Door, Refused
 from nsqkit.nsqd.web import debug, info, legacy, publishing, topics
 from nsqkit.nsqd.web.daemon import Daemon
 from nsqkit.web import pprof
@@ -26,6 +27,6 @@ def http_app(nsqd: Daemon) -> HttpApp:
     return HttpApp(nsqd, ENDPOINTS, expected=(StoreError,))
 
 
-def http_server(nsqd: Daemon) -> HttpServer:
+def http_server(nsqd: Daemon, door: Door) -> HttpServer:
     """The server, not started yet."""
-    return HttpServer(nsqd, http_app(nsqd))
+    return HttpServer(nsqd, http_app(nsqd), lambda: Refused() if door.closed() else None)

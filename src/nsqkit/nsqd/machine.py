@@ -4,6 +4,7 @@
 So a simulation, or a test that has its own time, gives it another machine.
 """
 
+import resource
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from random import Random
@@ -16,6 +17,7 @@ from nsqkit.nsqd.datapath import DataPathLock, require_writable
 from nsqkit.nsqd.storage.disk import Disk
 
 BACKLOG: Final = 4096  # connections waiting to be accepted
+MOST_DESCRIPTORS: Final = 1 << 20  # as far as we count when the system sets no limit
 
 
 class Lock(Protocol):
@@ -36,6 +38,11 @@ class Machine:
         self.disk = Disk()
         self.random = Random()  # noqa: S311 - sampling, not secrets
         self.cpu_time: Callable[[], float] = thread_time  # seconds of CPU that this thread has used
+
+    def descriptors(self) -> int:
+        """How many files and sockets may be open."""
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return MOST_DESCRIPTORS if soft == resource.RLIM_INFINITY else min(soft, MOST_DESCRIPTORS)
 
     def executor(self, name: str) -> Executor:
         """A thread for jobs that are done one after the other."""

@@ -37,9 +37,15 @@ _ASCII: Final = "".join(map(chr, range(128)))
 
 
 class HttpServer:
-    """Serves one daemon's application in the running event loop."""
+    """Serves one daemon's application in the running event loop.
 
-    def __init__(self, daemon: Host, app: ASGIApp) -> None:
+    `refuse` says what is to become of a new connection that is not to be served, None if it is.
+    """
+
+    def __init__(
+        self, daemon: Host, app: ASGIApp, refuse: Callable[[], asyncio.Protocol | None] = lambda: None
+    ) -> None:
+        self._refuse = refuse
         self._profiler = daemon.profiler
         self._config = Config(
             app,
@@ -65,7 +71,12 @@ class HttpServer:
             self._servers.append(await create(self._protocol, sock=one, backlog=BACKLOG))
 
     def _protocol(self) -> asyncio.Protocol:
-        return HttpProtocol(self._config, self._shared, {})
+        return self._refuse() or HttpProtocol(self._config, self._shared, {})
+
+    @property
+    def connection_count(self) -> int:
+        """Connections that are open."""
+        return len(self._shared.connections)
 
     async def stop(self) -> None:
         """Stop accepting, close idle connections, give running requests GRACE seconds, close the rest."""

@@ -1,0 +1,66 @@
+"""Who gets the descriptors that there are."""
+
+import asyncio
+
+import pytest
+
+from nsqkit.log import Log
+from nsqkit.nsqd.descriptors import FEWEST_CLIENTS, OTHERS, Door, Refused, Shares
+
+
+@pytest.mark.parametrize("limit", [150, 200, 256, 1024, 4096, 65_536, 1 << 20])
+def test_all_together_have_enough(limit):
+    """Logs with two files each, clients and the rest fit the limit, and clients get the largest part of a large one."""
+    shares = Shares(limit)
+
+    assert 2 * shares.logs + shares.clients + OTHERS <= limit
+    assert shares.logs >= 18
+    if limit >= 1024:
+        assert shares.clients >= limit // 2
+
+
+def test_there_is_always_somebody():
+    """A limit that is too small for everything still lets some in."""
+    assert (1, FEWEST_CLIENTS) == (Shares(0).logs, Shares(0).clients)
+
+
+def test_door():
+    """It closes when all places are taken, and says so once, and again only after a tenth of them was free."""
+    lines: list[str] = []
+    inside = 0
+    door = Door(20, lambda: inside, Log("", write=lines.append))
+
+    closed = []
+    for inside in (0, 19, 20, 21, 20, 19, 20, 18, 20, 17, 20):
+        closed.append((inside, door.closed(), len(lines)))
+
+    assert closed == [
+        (0, False, 0),
+        (19, False, 0),
+        (20, True, 1),
+        (21, True, 1),
+        (20, True, 1),
+        (19, False, 1),
+        (20, True, 1),
+        (18, False, 1),
+        (20, True, 1),
+        (17, False, 1),
+        (20, True, 2),
+    ]
+    assert "ERROR: CLIENT: 20 connections are open, and more are refused" in lines[0]
+
+
+def test_refused():
+    """Whoever is refused hears it at once: the connection is closed."""
+
+    class Transport(asyncio.Transport):
+        closed = False
+
+        def close(self) -> None:
+            self.closed = True
+
+    transport = Transport()
+
+    Refused().connection_made(transport)
+
+    assert transport.closed
