@@ -36,7 +36,7 @@ def test_storage_comes_first(make_daemon, mode):
         publisher.ok(len(TOPICS))
 
     log = nsqd.log()
-    assert "STORAGE" not in log
+    assert "ERROR: STORAGE" not in log
     assert "Too many open files" not in log
     assert 1 == log.count("more are refused")
     for client in crowd:

@@ -30,21 +30,17 @@ class Door:
         self._most = most
         self._inside = inside
         self._log = log
-        self._told = False
 
     def closed(self) -> bool:
-        """Is the next one to be refused? Said once, until a tenth has gone again."""
+        """Is the next one to be refused? That is said."""
         inside = self._inside()
         if inside < self._most:
-            if inside < self._most * 9 // 10:
-                self._told = False
             return False
-        if not self._told:
-            self._told = True
-            self._log.error(
-                f"CLIENT: {inside} connections are open, and more are refused:"
-                " what the limit of open files leaves is kept for storage (ulimit -n)"
-            )
+        self._log.error(
+            f"CLIENT: {inside} connections are open, and more are refused:"
+            " what the limit of open files leaves is kept for storage (ulimit -n)",
+            "CLIENT: refused",
+        )
         return True
 
 
