@@ -27,14 +27,10 @@ def test_there_is_always_somebody():
 def test_door():
     """It closes when all places are taken, says so, and opens as soon as one is free."""
     lines: list[str] = []
-    inside = 0
-    door = Door(20, lambda: inside, Log("", write=lines.append))
+    inside = [0, 19, 20, 21, 19]
+    door = Door(20, lambda: inside.pop(0), Log("", write=lines.append))
 
-    closed = []
-    for inside in (0, 19, 20, 21, 19):
-        closed.append(door.closed())
-
-    assert [False, False, True, True, False] == closed
+    assert [False, False, True, True, False] == [door.closed() for _ in range(5)]
     assert 1 == len(lines)
     assert "ERROR: CLIENT: 20 connections are open, and more are refused" in lines[0]
 

@@ -33,13 +33,11 @@ class Door:
 
     def closed(self) -> bool:
         """Is the next one to be refused? That is said."""
-        inside = self._inside()
-        if inside < self._most:
+        if self._inside() < self._most:
             return False
         self._log.error(
-            f"CLIENT: {inside} connections are open, and more are refused:"
-            " what the limit of open files leaves is kept for storage (ulimit -n)",
-            "CLIENT: refused",
+            f"CLIENT: {self._most} connections are open, and more are refused:"
+            " what the limit of open files leaves is kept for storage (ulimit -n)"
         )
         return True
 
