@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 
 import pytest
 
@@ -419,6 +420,111 @@ class TestTornEnd:
 
         assert 0 == log.end()
         assert [(0, b"one")] == (home.write(log, b"one") and contents(log))
+
+
+class TestSomebodyElse:
+    """Files that are removed or cut short while the log is open: it is said, counted, and goes on."""
+
+    @pytest.fixture
+    def log(self, home):
+        """A log with two batches on the disk."""
+        log = home.open()
+        home.fill(log, 2)
+        home.sync()
+        return log
+
+    @pytest.mark.parametrize(
+        "size", [0, 10, FILE_HEADER, FILE_HEADER + BATCH_BYTES, FILE_HEADER + BATCH_BYTES + 5]
+    )
+    def test_the_active_segment_is_cut(self, home, contents, log, size):
+        """The next write begins another file; what is whole in the old one is still there."""
+        os.truncate(home.path(), size)
+
+        home.write(log, b"new")
+
+        kept = 1 if size >= FILE_HEADER + BATCH_BYTES else 0
+        assert [*range(kept), 2] == [position for position, _ in contents(log)]
+        assert 1 <= home.storage.damaged_count
+        assert f"cut it from {FILE_HEADER + 2 * BATCH_BYTES} to {size} bytes" in home.reports[0]
+        assert (2, b"new") == contents(home.reopen())[-1]
+
+    def test_the_active_segment_is_removed(self, home, contents, log):
+        """The next write begins another file, so what is published from then on is there after a restart."""
+        os.unlink(home.path())
+
+        home.write(log, b"new")
+
+        assert 1 == home.storage.damaged_count
+        assert "somebody removed it" in home.reports[0]
+        assert [(2, b"new")] == contents(log)
+        assert [(2, b"new")] == contents(home.reopen())
+
+    def test_an_empty_segment_is_removed_or_cut(self, home, contents):
+        """One that has nothing in it is made again."""
+        for number, harm in enumerate([os.unlink, lambda path: os.truncate(path, 0)]):
+            topic = f"t{number}"
+            log = home.open(topic)
+            home.disk.fail("write", errno.EIO, after=1)
+            with pytest.raises(StoreError):
+                home.write(log, b"one")
+            harm(home.path(topic=topic))
+
+            home.write(log, b"two")
+
+            assert [(0, b"two")] == contents(log)
+            assert [(0, b"two")] == contents(home.reopen(topic))
+
+    def test_the_directory_is_removed(self, home, contents, log):
+        """It is made again with the next write."""
+        shutil.rmtree(os.path.dirname(home.path()))
+
+        home.write(log, b"new")
+
+        assert "somebody removed it" in home.reports[0]
+        assert [(2, b"new")] == contents(home.reopen())
+
+    def test_a_complete_segment_is_removed(self, home, contents):
+        """Reading goes on behind it."""
+        home.max_bytes_per_file = FILE_HEADER + 2 * BATCH_BYTES
+        home.begin()
+        log = home.open()
+        home.fill(log, 6)
+        os.unlink(home.path(2))
+
+        assert [0, 1, 4, 5] == [position for position, _ in contents(log)]
+        assert [0, 1, 4, 5] == [position for position, _ in contents(log)]
+        assert 1 == home.storage.damaged_count
+        assert [f"{home.path(2)}: it is gone, and what only this file held is lost"] == home.reports
+
+    def test_a_complete_segment_is_cut(self, home, contents):
+        """What is missing is said when it is read."""
+        home.max_bytes_per_file = FILE_HEADER + 2 * BATCH_BYTES
+        home.begin()
+        log = home.open()
+        home.fill(log, 6)
+        os.truncate(home.path(2), FILE_HEADER + BATCH_BYTES)
+
+        assert [0, 1, 2, 4, 5] == [position for position, _ in contents(log)]
+        assert 1 == home.storage.damaged_count
+        assert "somebody cut it short" in home.reports[0]
+
+    @pytest.mark.parametrize("size", [-1, 0, FILE_HEADER + BATCH_BYTES])
+    def test_between_two_processes(self, home, log, size):
+        """What a checkpoint knows to have been on the disk, and is not there at a start, is said."""
+        home.fill(log, 1)
+        home.sync()
+        checkpoint(home, log)
+        home.disk.kill()
+        if size < 0:
+            os.unlink(home.path())
+        else:
+            os.truncate(home.path(), size)
+
+        log = home.reopen()
+
+        assert 1 <= home.storage.damaged_count
+        assert any("a file was removed or cut short" in line for line in home.reports)
+        assert 3 == home.write(log, b"new").first_position
 
 
 class TestPositions:

@@ -45,6 +45,10 @@ class Disk:
         """Bytes in an open file."""
         return os.fstat(file).st_size
 
+    def links(self, file: int) -> int:
+        """Names that an open file has: 0 if it was removed."""
+        return os.fstat(file).st_nlink
+
     def read(self, file: int, length: int, offset: int) -> bytes:
         """Up to `length` bytes from `offset`."""
         return os.pread(file, length, offset)

@@ -76,6 +76,11 @@ class FileStorage(Storage):
         """Tell a person."""
         self._report(line)
 
+    def damage(self, line: str) -> None:
+        """Tell a person what is lost or damaged, and count it."""
+        self.damaged_count += 1
+        self._report(line)
+
     def guard(self, size: i64, copies: bool = False) -> None:
         """Refuse to write `size` bytes into a lost data path, or when too little would stay free. StoreError.
 
@@ -143,6 +148,10 @@ class FileStorage(Storage):
         """A log has something to sync."""
         self._unsynced[log] = None
         self.unsynced_batches += batches
+
+    def is_unsynced(self, log: TopicLog) -> bool:
+        """Was it written since it was synced last?"""
+        return log in self._unsynced
 
     def forget(self, log: TopicLog) -> None:
         """A log is closed for good."""

@@ -86,6 +86,12 @@ class TopicLog(TopicStore):
         if self._segments:
             self._check_end(self._segments[-1])
             self._note_unsynced()
+        synced = self.sync_state.reached.position
+        if synced > self.written():
+            self._home.damage(
+                f"{self._directory}: the log ends at position {self.written()}, but was on the disk up to {synced}:"
+                " a file was removed or cut short"
+            )
         self._reader.close()
 
     def _open_segment(self, name: str, *, last: bool) -> None:
@@ -230,9 +236,11 @@ class TopicLog(TopicStore):
         if not self._segments:
             return self._roll()
         segment = self._segments[-1]
-        if self._file < 0:
-            self._use(self._disk.open(segment.path))
         empty = segment.first_position == self._next  # another one would have the same name
+        if self._is_changed(segment):
+            if empty:
+                self._forget_last()
+            return self._roll()
         if not empty and (self._must_roll or segment.size + total > self._home.max_bytes_per_file):
             return self._roll()
         if self._must_roll:
@@ -240,12 +248,46 @@ class TopicLog(TopicStore):
             self._must_roll = False
         return segment
 
+    def _is_changed(self, segment: Segment) -> bool:
+        """Open the last segment's file if need be. True: somebody removed it or cut it short, which is said.
+
+        It is looked at with the first write after each sync, so not in each turn.
+        """
+        if self._file < 0:
+            try:
+                self._use(self._disk.open(segment.path))
+            except FileNotFoundError:
+                self._home.damage(f"{segment.path}: it is gone, and what only this file held is lost")
+                segment.size = FILE_HEADER
+                return True
+        elif self._home.is_unsynced(self):
+            return False
+        if self._disk.links(self._file) == 0:
+            self._home.damage(f"{segment.path}: somebody removed it; what only this file held is lost")
+            return True
+        size: i64 = self._disk.size(self._file)
+        if size < segment.size:
+            self._home.damage(f"{segment.path}: somebody cut it from {segment.size} to {size} bytes")
+            segment.size = size
+            return True
+        return False
+
+    def _forget_last(self) -> None:
+        """The last segment had nothing in it, and its name is wanted again."""
+        if self._file >= 0:
+            self._disk.close(self._file)
+            self._use(-1)
+        self._reader.forget(self._segments.pop())
+
     def _roll(self) -> Segment:
         path = f"{self._directory}/{self._next:020d}{SUFFIX}"
         try:
             file = self._disk.create(path)
         except FileExistsError:  # it was begun before, or is damaged, and the disk would not let go of it
             self._disk.rename(path, path + ".damaged")
+            file = self._disk.create(path)
+        except FileNotFoundError:  # somebody removed the directory
+            self._disk.make_directory(self._directory)
             file = self._disk.create(path)
         try:
             write_all(self._disk, file, [file_header(self._next)], 0)

@@ -12,7 +12,7 @@ from mypy_extensions import i64
 
 from nsqkit.nsqd.core.batch import Batch
 from nsqkit.nsqd.core.store import StoreError
-from nsqkit.nsqd.storage.segment import BATCH_HEADER, BATCH_MAGIC, Segment, decode, whole_length
+from nsqkit.nsqd.storage.segment import BATCH_HEADER, BATCH_MAGIC, FILE_HEADER, Segment, decode, whole_length
 from nsqkit.wire.message import NOWHERE
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ class LogReader:
             until = stop if index + 1 == len(segments) else min(stop, segment.stop)
             try:
                 offset = self.scan(segment, offset, start, until, limit_bytes, found)
+            except FileNotFoundError:
+                self._note_gone(segment)
             except OSError as error:
                 if not found:
                     raise self._read_error(segment, error) from error
@@ -75,6 +77,12 @@ class LogReader:
             self._unreadable = True  # said once; who wants to read will try again and again
             self._home.report(text)
         return StoreError(text)
+
+    def _note_gone(self, segment: Segment) -> None:
+        """Somebody removed the file: there is nothing to be tried again."""
+        if segment.size > FILE_HEADER:
+            self._home.damage(f"{segment.path}: it is gone, and what only this file held is lost")
+            segment.size = FILE_HEADER
 
     def _segment_at(self, position: i64) -> int:
         low = 0
@@ -101,7 +109,11 @@ class LogReader:
                 block = self._disk.read(file, int(min(want, segment.size - offset)), int(offset))
                 begin = offset
                 if len(block) < BATCH_HEADER:
-                    segment.size = offset + len(block)  # somebody made the file shorter
+                    if not self.opening:
+                        self._home.damage(
+                            f"{segment.path}: somebody cut it short at {offset + len(block)} bytes"
+                        )
+                    segment.size = offset + len(block)
                     break
             length = whole_length(block, offset - begin)
             batch: Batch | None = None
