@@ -26,14 +26,24 @@ _HEAD: Final = f"""\
 
 <!-- Written by `make docs` from the tables of endpoints in the code. -->
 
-The daemons speak HTTP/1.1. Paths, texts and status codes are those of NSQ 1.3.
+The daemons speak HTTP/1.1. Paths, texts and status codes are those of NSQ 1.3, but for what
+[differences.md](differences.md) lists.
 
-- Parameters come in the query string only. The first value of a name counts. Brackets mean optional.
-- Success is 200 with text, JSON or nothing. An error is `{{"message":"<TEXT>"}}` with a status of 400 or above.
-- A body that is not a message is limited to {MAX_ADMIN_BODY} bytes: 413.
-- A known path with another method is 405 and an `Allow` header; a path that is wrong only in its case or its slashes is
-  redirected.
-- Every request but those that publish is a line in the log at level `info`.
+- Parameters come in the query string only. The first value of a name counts; `;` or a bad `%` escape is 400
+  `INVALID_REQUEST`. Brackets mean optional.
+- Success is 200 with text, JSON or nothing. An answer of more than 64 KiB comes in chunks (to HTTP/1.0, whole) while it
+  is made, so it shows each topic as it was when its turn came.
+- An error is `{{"message":"<TEXT>"}}` with a status of 400 or above; of `/ping` and the debug pages it is bare text, as
+  where a request is no HTTP (400), its head is too large (431), or there are too many connections (503).
+- Bodies are read with POST and PUT, and with any method at the old endpoints. One that is no message and no option's
+  value is limited to {MAX_ADMIN_BODY} bytes: 413.
+- A known path with another method is 405 and an `Allow` header; OPTIONS is 200 with that header. A path that is wrong
+  only in its case or its slashes is redirected.
+- Every request but those that publish is a line in the log at level `info`; what is no HTTP, or too slow, is one at
+  `debug`.
+- Requests may be pipelined; `--http-max-pipelined` of them are read ahead. A request has `--http-read-timeout` to come
+  whole, a client `--http-write-timeout` to take something of its answer, and a connection is closed after
+  `--http-idle-timeout` without any. There may be `--http-max-connections`.
 """
 
 _LEGACY: Final = """
@@ -65,13 +75,15 @@ On `--http-address` (port 4151).
         endpoints=nsqd.ENDPOINTS,
         remarks={
             "Information and configuration": """
-`/info` has exactly NSQ's keys; our own version and build are in its header `X-Nsqkit-Version`. In `/stats`,
-`pub_counts` has every topic a client has published to, and with `topic=` only the producers of that topic are listed.
+`/info`, and each client in `/stats`, has the keys of NSQ 1.3, and `topology_zone` and `topology_region` of its
+development branch; our own version and build are in the header `X-Nsqkit-Version` of `/info`. In `/stats`, `pub_counts`
+has every topic a client has published to, and with `topic=` only the producers of that topic are listed.
 The memory block has NSQ's keys with the nearest figures that Python has: objects are blocks of its allocator, "in use"
 is resident memory, "released" what was given back since the peak, pauses are those of the cyclic garbage collector.
 
 `PUT /config/<option>` takes `log_level` (`debug`, `info`, `warn`, `error` or `fatal`) and `nsqlookupd_tcp_addresses`
-(a JSON array of `host:port`). The options are the keys in [options.md](options.md).
+(a JSON array of at most 100 `host:port`). `GET /config/<option>` knows every key in [options.md](options.md), also
+those that NSQ has not. A value of no bytes, or of more than `--max-msg-size`, is 413.
 """,
             "Debugging": f"""{_PROFILE}\
 Compiled functions are counted to their caller; install with `NSQKIT_PURE=1` to see them.
@@ -104,11 +116,13 @@ On `--http-address` (port 4161). What it knows, and for how long, is in [discove
         endpoints=nsqlookupd.ENDPOINTS,
         remarks={
             "Queries": """
-Names are sorted. `/lookup` of an unknown topic is 404 `TOPIC_NOT_FOUND`, `/channels` of one an empty list.
+Names are sorted; producers are not. These have the keys of NSQ 1.3, and `topology_zone` and `topology_region`.
+`/lookup` of an unknown topic is 404 `TOPIC_NOT_FOUND`, `/channels` of one an empty list.
 """,
             "Changes": """
 They concern what this nsqlookupd knows, and no other nsqlookupd and no nsqd hears of them. `topic=*`, with which NSQ
-means every topic, is refused: 400 `INVALID_ARG_TOPIC`.
+means every topic, is refused: 400 `INVALID_ARG_TOPIC`. More names than `--max-registrations` are 503
+`TOO_MANY_REGISTRATIONS: <which>`.
 """,
             "Debugging": f"""{_PROFILE}\
 Allocations can be traced in nsqd only.
