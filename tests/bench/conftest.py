@@ -37,11 +37,13 @@ def message(message_id: bytes, body: bytes) -> bytes:
 class FakeNsqd:
     """Serves TCP and HTTP on free loopback ports, in a thread. One queue per topic; whoever is ready gets it all.
 
-    `refuse` names a topic prefix whose publishes are answered with an error; `lose` messages are answered OK and
-    then forgotten.
+    `refuse` names a topic prefix whose publishes are answered with an error, `silent` one whose publishes are not
+    answered, which sets `asked`; `lose` messages are answered OK and then forgotten.
     """
 
-    def __init__(self, *, refuse: str | None = None, lose: int = 0) -> None:
+    def __init__(self, *, refuse: str | None = None, silent: str | None = None, lose: int = 0) -> None:
+        self.asked = threading.Event()
+        self.silent = silent
         self.deleted: list[str] = []
         self.finished = 0
         self.heartbeats_answered = 0
@@ -111,6 +113,9 @@ class FakeNsqd:
                     writer.write(frame(1, b"E_PUB_FAILED PUB failed disk full"))
                     await writer.drain()
                     return
+                if self.silent and command != "IDENTIFY" and params[0].startswith(self.silent):
+                    self.asked.set()
+                    continue
             if command == "SUB":
                 topic = params[0]
             self._execute(command, params[0] if command.endswith("PUB") else topic, body, writer)

@@ -1,7 +1,9 @@
 """The whole load generator against a small nsqd in this process, and its command line."""
 
 import os
+import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -103,7 +105,7 @@ def test_an_error_of_the_server_fails_the_case(
 
     out = capsys.readouterr().out
     assert "E_PUB_FAILED PUB failed disk full" in out
-    assert "http connections=2  " in out
+    assert "\nhttp connections=2\n  " in out
 
 
 @pytest.mark.parametrize("scenario", ["pubsub", "consume", "latency"])
@@ -118,7 +120,43 @@ def test_lost_messages_are_counted(
     )
 
     assert code == 1
-    assert "7 of 200 messages lost" in capsys.readouterr().out
+    assert "7 of 200 messages lost" in " ".join(capsys.readouterr().out.split())
+
+
+def test_ctrl_c_ends_it_with_what_there_is(start_nsqd: StartNsqd) -> None:
+    """The case that was done has its figures in the table, and that another one was not done is said below."""
+    nsqd = start_nsqd(silent="bench-latency-")
+    options = ["--messages=40", "--no-warm-up", "--batch=1"]
+    bench = subprocess.Popen(
+        [sys.executable, "-m", "nsqkit", "bench", *addresses(nsqd), *options, "pub", "latency", "http"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert nsqd.asked.wait(30)
+
+    bench.send_signal(signal.SIGINT)
+    out, _ = bench.communicate(timeout=30)
+
+    assert bench.returncode == 130
+    assert "\npub batch=1 connections=2\n        40 " in out
+    assert "\nlatency 1,000/s: failed\n" in out
+    assert "\nlatency 1,000/s: interrupted after 0 of 1 rounds\n" in out
+    assert "http" not in out
+
+
+def test_a_spawned_program_is_looked_for_beside_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--spawn nsqd` is the nsqd of this installation, also where the PATH does not lead to it."""
+    script = Path(__file__).with_name("conftest.py")
+    program = tmp_path / "some-nsqd"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} {script} "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+
+    assert main(["--spawn", "some-nsqd", "--messages=100", "--no-warm-up", "consume"]) == 0
 
 
 def test_a_refused_connection_fails(capsys: pytest.CaptureFixture[str]) -> None:

@@ -85,6 +85,24 @@ def test_durations_carry_the_unit_that_suits_them(microseconds: float | None, te
     assert text == report.duration(microseconds)
 
 
+def test_a_table_fits_a_terminal() -> None:
+    """Large figures, long names and long errors stay within 80 columns; nothing is lost by that."""
+    window = Window(3.0, 12_345_678.0, 12_345_678.0, 1_234_000_000, 5_678_000_000)
+    one = report.summarize(window, 1_000_000, [999_000, 1_234_567_000, 123_456_000_000])
+    label = "pub batch=200 window=100 connections=64 topic-each"
+    cause = "cannot connect to broker.example:4150: " + " ".join(["again"] * 30)
+    results = [
+        report.Result({}, label, "from sending a command to its OK", [one], None, one),
+        report.Result({}, "latency 1,000/s", "to its arrival at the consumer", [one], cause, one),
+    ]
+
+    lines = report.table(results).splitlines()
+
+    assert [] == [line for line in lines if len(line) > 80]
+    assert label in lines
+    assert cause in " ".join(line.strip() for line in lines)
+
+
 def test_table_and_json_show_results_and_failures() -> None:
     """A failed case is a line in the table, and its reason stands below."""
     one = report.summarize(WINDOW, 1000, [2000], redelivered=3)
@@ -93,8 +111,8 @@ def test_table_and_json_show_results_and_failures() -> None:
 
     text = report.table([good, bad])
 
-    assert "pub batch=1     1,000    500  2 µs  2 µs   2 µs           1.50          0.50      10→20" in text
-    assert "http           failed" in text
+    assert "\npub batch=1\n     1,000    500  2 µs  2 µs   2 µs     1.50      0.50    10→20\n" in text
+    assert "\nhttp: failed\n" in text
     assert "http: refused" in text
     assert "pub batch=1: 3 redelivered" in text
     assert "of pub: to OK" in text

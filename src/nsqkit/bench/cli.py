@@ -25,32 +25,38 @@ DEFAULT_LATENCY_DURATION_S: Final = 5.0
 DEFAULT_MESSAGES: Final = 1_000_000
 DEFAULT_CONSUME_MESSAGES: Final = 500_000
 FSYNC_CONNECTIONS: Final = 64
+INTERRUPTED: Final = 130  # exit code after Ctrl-C, as shells have it
 
 _DESCRIPTION: Final = """\
-Make load on an nsqd (this one or any other) and report messages per second, latency, and the CPU time
-the server itself spent on each message.
+Make load on an nsqd (this one or any other) and report messages per second,
+latency, and the CPU time the server itself spent on each message.
 
 scenarios:
-  pub      publish, one command at a time per connection: PUB for a batch of 1, MPUB for more
+  pub      publish, one command at a time per connection: PUB for a batch of 1,
+           MPUB for more
   consume  publish in advance with MPUB, then measure delivery and FIN alone
   pubsub   publish and consume at once, until everything is finished
-  latency  PUB at a fixed rate; time from when each message was due to be sent to its arrival
+  latency  PUB at a fixed rate; time from when each message was due to be sent
+           to its arrival
   http     POST /pub over connections that stay open
-  fsync    group commit: pub with batch 1 over 1 connection, over 64, and over 64 with a topic each
+  fsync    group commit: pub with batch 1 over 1 connection, over 64, and over
+           64 with a topic each
 """
 
 _EPILOG: Final = """\
 examples:
-  nsqkit bench                                          the nsqd on this machine, the usual questions
+  nsqkit bench                  the nsqd on this machine, the usual questions
   nsqkit bench pub --batch 200 --connections 2 --rounds 5
   nsqkit bench latency --rate 5000 --duration 10 --json latency.json
-  nsqkit bench --nsqd-tcp-address 10.0.0.7:4150 --nsqd-http-address 10.0.0.7:4151
-  nsqkit bench --spawn "nsqd --durability=memory" pub consume
+  nsqkit bench --nsqd-tcp-address 10.0.0.7:4150
+  nsqkit bench --spawn nsqd pub consume
   nsqkit bench --spawn "nsqd --durability=fsync" fsync
 
-Each case runs once unmeasured, so that memory and disk are warm, and then --rounds times; the table shows
-medians. CPU figures need Linux and a server on this machine. Exit code: 0, 1 when a case failed (an error
-from the server, a refused connection, lost messages), 2 for wrong usage.
+Each case runs once unmeasured, so that memory and disk are warm, and then
+--rounds times; the table shows medians. CPU figures need Linux and a server on
+this machine. Ctrl-C ends it with the figures there are. Exit code: 0, 1 when a
+case failed (an error from the server, a refused connection, lost messages), 2
+for wrong usage, 130 after Ctrl-C.
 """
 
 
@@ -67,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"nsqkit bench: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -283,9 +289,25 @@ async def _bench(arguments: argparse.Namespace, cases: list[Case]) -> int:
                 "nsqkit bench: no CPU figures: the server's process is not known; see --server-pid",
                 file=sys.stderr,
             )
-        results = []
-        with _progress() as (on_progress, on_result):
-            for case in cases:
+        results, interrupted = await _run_cases(target, cases, arguments)
+    server_line = f"nsqd {info.get('version', '(version unknown)')} at {target.tcp}"
+    print("\n".join(report.wrapped(f"{server_line}; {facts.cpus} CPUs, {facts.cpu_model}")))
+    print(report.table(results))
+    if arguments.json is not None:
+        arguments.json.write_bytes(report.encode_json(facts, results))
+    if interrupted:
+        return INTERRUPTED
+    return 1 if any(result.error for result in results) else 0
+
+
+async def _run_cases(
+    target: server.Target, cases: Sequence[Case], arguments: argparse.Namespace
+) -> tuple[list[report.Result], bool]:
+    """The results, and whether Ctrl-C came before the end: it cancels this task."""
+    results: list[report.Result] = []
+    with _progress() as (on_progress, on_result):
+        for case in cases:
+            try:
                 result = await scenarios.run_case(
                     target,
                     case,
@@ -293,15 +315,12 @@ async def _bench(arguments: argparse.Namespace, cases: list[Case]) -> int:
                     warm_up=not arguments.no_warm_up,
                     on_progress=on_progress,
                 )
-                on_result(result)
-                results.append(result)
-    print(
-        f"nsqd {info.get('version', '(version unknown)')} at {target.tcp}; {facts.cpus} CPUs, {facts.cpu_model}"
-    )
-    print(report.table(results))
-    if arguments.json is not None:
-        arguments.json.write_bytes(report.encode_json(facts, results))
-    return 1 if any(result.error for result in results) else 0
+            except scenarios.Interrupted as interrupted:
+                results.append(interrupted.result)
+                return results, True
+            on_result(result)
+            results.append(result)
+    return results, False
 
 
 @contextlib.asynccontextmanager

@@ -3,7 +3,8 @@
 import os
 import platform
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -12,6 +13,7 @@ import msgspec
 
 from nsqkit.bench import process
 
+WIDTH: Final = 80  # columns of the narrowest usual terminal
 _MISSING: Final = "-"
 
 
@@ -35,7 +37,7 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """All rounds of one case. `median` takes each figure's own median; it is None when a round failed."""
+    """All rounds of one case. `median` takes each figure's own median; it is None if there is no whole round."""
 
     case: dict[str, object]
     label: str
@@ -139,35 +141,48 @@ COLUMNS: Final[tuple[tuple[str, Callable[[Round], str]], ...]] = (
     ("p50", lambda r: duration(r.p50_us)),
     ("p99", lambda r: duration(r.p99_us)),
     ("p99.9", lambda r: duration(r.p999_us)),
-    ("server µs/msg", lambda r: _figure(r.server_cpu_us_per_message)),
-    ("bench µs/msg", lambda r: _figure(r.generator_cpu_us_per_message)),
-    ("server MB", lambda r: f"{_megabytes(r.server_rss_before)}→{_megabytes(r.server_rss_after)}"),
+    ("nsqd µs", lambda r: _figure(r.server_cpu_us_per_message)),
+    ("bench µs", lambda r: _figure(r.generator_cpu_us_per_message)),
+    ("nsqd MB", lambda r: f"{_megabytes(r.server_rss_before)}→{_megabytes(r.server_rss_after)}"),
 )
 
 
 def table(results: Sequence[Result]) -> str:
-    """The results, a line each, and below them what the latencies are and what went wrong."""
-    rows = [["", *(title for title, _ in COLUMNS)]]
+    """A line for each result after one with its name, and below what the figures are and what went wrong."""
+    figures = [[render(one.median) for _, render in COLUMNS] for one in results if one.median]
+    titles = [title for title, _ in COLUMNS]
+    widths = [max(map(len, column)) for column in zip(titles, *figures, strict=True)]
+    lines = [_line(titles, widths)] if figures else []
+    rows = iter(figures)
     for result in results:
-        median = result.median
-        figures = ["failed"] if median is None else [render(median) for _, render in COLUMNS]
-        rows.append([result.label, *figures])
-    full = [row for row in rows if len(row) == len(COLUMNS) + 1]
-    widths = [max(len(row[column]) for row in full) for column in range(len(COLUMNS) + 1)]
-    widths[0] = max(len(row[0]) for row in rows)
-    lines = [_line(row, widths) for row in rows]
+        lines += [result.label, _line(next(rows), widths)] if result.median else [f"{result.label}: failed"]
+    lines += [line for text in _remarks(results) for line in wrapped(text)]
+    return "\n".join(lines)
+
+
+def _remarks(results: Sequence[Result]) -> Iterator[str]:
+    if any(result.median for result in results):
+        yield "nsqd µs, bench µs: CPU time per message, of the server and of this program"
     for meaning in sorted({result.latency_of for result in results if result.latency_of and result.median}):
         names = ", ".join(
             dict.fromkeys(result.label.split()[0] for result in results if result.latency_of == meaning)
         )
-        lines.append(f"p50/p99/p99.9 of {names}: {meaning}")
-    lines += [f"{result.label}: {result.error}" for result in results if result.error]
-    lines += [
-        f"{result.label}: {result.median.redelivered} redelivered"
-        for result in results
-        if result.median and result.median.redelivered
+        yield f"p50/p99/p99.9 of {names}: {meaning}"
+    for result in results:
+        if result.error:
+            yield f"{result.label}: {result.error}"
+    for result in results:
+        if result.median and result.median.redelivered:
+            yield f"{result.label}: {result.median.redelivered} redelivered"
+
+
+def wrapped(text: str) -> list[str]:
+    """The text in lines that fit a terminal."""
+    return [
+        line
+        for part in text.splitlines()
+        for line in textwrap.wrap(part, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
     ]
-    return "\n".join(lines)
 
 
 def one_line(result: Result) -> str:
@@ -204,9 +219,5 @@ def _megabytes(value: int | None) -> str:
     return _MISSING if value is None else f"{value / 1e6:.0f}"
 
 
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    cells = [
-        row[0].ljust(widths[0]),
-        *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=False)),
-    ]
-    return "  ".join(cells).rstrip()
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "  " + "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))

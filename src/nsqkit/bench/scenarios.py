@@ -231,10 +231,21 @@ SCENARIOS: Final[dict[str, tuple[Callable[[Bench], Awaitable[report.Round]], str
 }
 
 
+class Interrupted(Exception):
+    """The task was cancelled; `result` has what was measured before that."""
+
+    def __init__(self, result: report.Result) -> None:
+        super().__init__(result.label)
+        self.result = result
+
+
 async def run_case(
     target: Target, case: Case, *, rounds: int, warm_up: bool, on_progress: Callable[[str, int], None]
 ) -> report.Result:
-    """Warm up, run the rounds, and take the medians. A BenchError becomes the result's error."""
+    """Warm up, run the rounds, and take the medians. A BenchError becomes the result's error.
+
+    Interrupted when the task is cancelled.
+    """
     scenario, latency_of = SCENARIOS[case.scenario]
     done: list[report.Round] = []
     result = report.Result(asdict(case), case.label, latency_of, done)
@@ -253,6 +264,10 @@ async def run_case(
             done.append(await run_round(f"round {index + 1} of {rounds}", case))
     except BenchError as error:
         return replace(result, error=str(error))
+    except asyncio.CancelledError:
+        median = report.median_round(done) if done else None
+        text = f"interrupted after {len(done)} of {rounds} rounds"
+        raise Interrupted(replace(result, error=text, median=median)) from None
     return replace(result, median=report.median_round(done))
 
 

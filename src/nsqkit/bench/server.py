@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 import http.client
 import json
+import os
 import re
 import shlex
+import sys
 import tempfile
 from collections import deque
 from collections.abc import AsyncIterator
@@ -77,14 +79,23 @@ async def find_target(tcp: Address, http_address: Address | None, pid: int | Non
 
 @contextlib.asynccontextmanager
 async def spawned(command: str) -> AsyncIterator[Target]:
-    """Run `command` on free loopback ports with a data path of its own, unless it names one; stop it at the end."""
+    """Run `command` on free loopback ports with a data path of its own, unless it names one; stop it at the end.
+
+    A program without a path is first looked for where this one is. It is in a session of its own, so that Ctrl-C in a
+    terminal does not end it in the middle of a measurement.
+    """
     with tempfile.TemporaryDirectory(prefix="nsqkit-bench-") as data_path:
         arguments = [*shlex.split(command), "--tcp-address=127.0.0.1:0", "--http-address=127.0.0.1:0"]
         if "-data-path" not in command:
             arguments.append(f"--data-path={data_path}")
+        path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
         try:
             nsqd = await asyncio.create_subprocess_exec(
-                *arguments, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+                *arguments,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                env={**os.environ, "PATH": path},
+                start_new_session=True,
             )
         except OSError as error:
             raise BenchError(f"cannot start {arguments[0]}: {error.strerror or error}") from None
