@@ -27,13 +27,12 @@ SUITE = ("tests/nsqd", "tests/wire")
 TIME_LIMIT_S = 900  # for each of the two, with one mutation: one that makes the code hang is noticed by that
 
 _SIMULATION = """
-import sys, tomllib
+import sys
 from tests.simulation.run import run_chunk
 from tests.simulation.shrink import execute
-with open("tests/simulation/regressions.toml", "rb") as file:
-    cases = tomllib.load(file)["case"]
-for number, case in enumerate(cases):
-    outcome = execute(case["config"], [tuple(step) for step in case["steps"]])
+from tests.simulation.stored import cases
+for number, case in enumerate(cases()):
+    outcome = execute(case.config, case.steps)
     if outcome.kind:
         sys.exit(f"case {{number}}: {{outcome.kind}}: {{outcome.text}}")
 for first in range(0, {seeds}, 10):

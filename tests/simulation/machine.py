@@ -44,22 +44,38 @@ FAULTS: Final = (
 
 def slow(world: World, a: int, _: int, __: int) -> None:
     """The next jobs take long."""
-    world.slow = 1 + a % 4
+    world.slow = slow_of(a)
+
+
+def slow_of(a: int) -> int:
+    """How many jobs."""
+    return 1 + a % 4
 
 
 def fault(world: World, a: int, b: int, c: int) -> None:
     """Some calls of the disk will fail."""
-    call, error, where = FAULTS[a % len(FAULTS)]
-    world.disk.fail(call, error, b % 4, (1, 1, 2, 20)[c % 4], where)
+    call, error, where, after, times, most = fault_of(a, b, c)
+    world.disk.fail(call, error, after, times, where)
     world.broken = True
-    if c % 5 == 0:
-        world.disk.most = 7 + c % 50
+    if most:
+        world.disk.most = most
+
+
+def fault_of(a: int, b: int, c: int) -> tuple[str, int, str, int, int, int]:
+    """Call, error, place; calls that succeed before; calls that fail; the longest write, 0 for no limit."""
+    call, error, where = FAULTS[a % len(FAULTS)]
+    return call, error, where, b % 4, (1, 1, 2, 20)[c % 4], 7 + c % 50 if c % 5 == 0 else 0
 
 
 def full(world: World, a: int, _: int, __: int) -> None:
     """The disk is nearly full."""
-    world.disk.free = (0, 100, 400, 3000)[a % 4]
+    world.disk.free = full_of(a)
     world.broken = True
+
+
+def full_of(a: int) -> int:
+    """Bytes that are left."""
+    return (0, 100, 400, 3000)[a % 4]
 
 
 def heal(world: World, _: int, __: int, ___: int) -> None:
@@ -159,4 +175,9 @@ def _bodies(data: bytes) -> list[bytes]:
 
 def die(world: World, a: int, _: int, __: int) -> None:
     """The process will die between two changes of the disk."""
-    world.disk.die(a % 12)
+    world.disk.die(die_of(a))
+
+
+def die_of(a: int) -> int:
+    """After how many changes."""
+    return a % 12

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nsqkit.nsqd.core.store import StoreError
 from tests.simulation.client import Client
-from tests.simulation.steps import MS, SECOND
+from tests.simulation.steps import MS, SECOND, channel_name, topic_name
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -45,7 +45,7 @@ def publish_to(world: World, a: int, count: int, size: int, delay: int, topic: s
     client = world.pick(a >> 4, lambda one: not one.topic and not one.half_closed)
     if client is None or a % 5 == 0:
         client = world.client()
-    topic = topic or world.topic_name(a)
+    topic = topic or topic_name(a)
     bodies = world.new_bodies(count, size)
     data = b"".join(len(body).to_bytes(4, "big") + body for body in bodies)
     name = "DPUB" if delay >= 0 else "PUB" if count == 1 else "MPUB"
@@ -82,9 +82,12 @@ def work(world: World, a: int, b: int, c: int) -> None:
 
 def subscribe(world: World, a: int, b: int, c: int) -> None:
     """A new consumer."""
-    consume(
-        world, world.topic_name(a), world.channel_name(b), (0, 1, 2, 5, 50)[c % 5], (0, 1000, 4000)[a % 3]
-    )
+    consume(world, *subscription_of(a, b, c))
+
+
+def subscription_of(a: int, b: int, c: int) -> tuple[str, str, int, int]:
+    """Topic, channel, RDY, timeout in ms or 0 for the daemon's own."""
+    return topic_name(a), channel_name(b), (0, 1, 2, 5, 50)[c % 5], (0, 1000, 4000)[a % 3]
 
 
 def consume(world: World, topic: str, channel: str, count: int, timeout: int) -> Client:
@@ -227,7 +230,7 @@ def split(world: World, a: int, b: int, c: int) -> None:
         client = world.client()
         client.flow(WHOLE)
     bodies = world.new_bodies(1 + b % 3, 20)
-    topic = world.topic_name(a)
+    topic = topic_name(a)
     data = b"".join(len(body).to_bytes(4, "big") + body for body in bodies)
     data = (len(data) + 4).to_bytes(4, "big") + len(bodies).to_bytes(4, "big") + data
     sender = client
@@ -401,12 +404,12 @@ def delete_channel(world: World, a: int, b: int, _: int) -> None:
 def create(world: World, a: int, b: int, _: int) -> None:
     """Create a topic and a channel."""
     assert world.process is not None
-    name = world.topic_name(a)
+    name = topic_name(a)
     world.touching = name
     try:
         topic = world.process.broker.topic(name)
     except StoreError:
         return
-    topic.channel(world.channel_name(b), world.loop.now)
+    topic.channel(channel_name(b), world.loop.now)
     world.observe()
     _turn(world)

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Any
 
 from tests.simulation.steps import Step, generate
+from tests.simulation.stored import stored_of
 from tests.simulation.world import World
 
 MOST_RUNS = 600  # of one search
@@ -85,7 +86,7 @@ def report(seed: int) -> str:
         f"{len(fewest)} of its {len(steps)} steps are enough:",
         f"config = {config!r}",
         "steps = [",
-        *(f"    {step!r}," for step in fewest),
+        *(f"    {stored_of(step)}," for step in fewest),
         "]",
         *last.trace,
         f"{last.kind}: {last.text}",

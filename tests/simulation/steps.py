@@ -18,6 +18,17 @@ Step = tuple[str, int, int, int, int]
 TOPICS: Final = ("t", "u", "e#ephemeral")
 CHANNELS: Final = ("a", "b", "x#ephemeral")
 
+
+def topic_name(number: int) -> str:
+    """Mostly one of the ordinary ones."""
+    return TOPICS[(0, 0, 0, 1, 1, 2)[number % 6]]
+
+
+def channel_name(number: int) -> str:
+    """Likewise."""
+    return CHANNELS[(0, 0, 0, 1, 1, 2)[number % 6]]
+
+
 WEIGHTS: Final[dict[str, float]] = {
     "work": 8,
     "publish": 26,

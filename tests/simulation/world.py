@@ -23,7 +23,7 @@ from tests.simulation.drain import drain
 from tests.simulation.loop import Loop, running
 from tests.simulation.model import Model
 from tests.simulation.node import Lines, Process, options_of
-from tests.simulation.steps import CHANNELS, MS, SECOND, TOPICS, Step
+from tests.simulation.steps import MS, SECOND, Step
 from tests.simulation.system import SimulatedMachine
 
 BEGIN: Final = 1_700_000_000 * SECOND
@@ -382,11 +382,3 @@ class World:
         """Bodies that nobody else has."""
         self.bodies += count
         return [b"%d" % n + b"." * size for n in range(self.bodies - count, self.bodies)]
-
-    def topic_name(self, number: int) -> str:
-        """Mostly one of the ordinary ones."""
-        return TOPICS[(0, 0, 0, 1, 1, 2)[number % 6]]
-
-    def channel_name(self, number: int) -> str:
-        """Likewise."""
-        return CHANNELS[(0, 0, 0, 1, 1, 2)[number % 6]]

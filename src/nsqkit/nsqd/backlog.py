@@ -13,8 +13,8 @@ from mypy_extensions import i64
 from nsqkit.clock import Clock
 from nsqkit.nsqd.core.broker import Broker
 
-BUDGET: Final = 2_000_000  # ns in a pass for what was put off
-MOST_LOGS: Final = 64  # topics whose logs the pass will write, above which nothing more is executed
+BUDGET: Final = 1_000_000  # ns in a pass for what was put off
+MOST_LOGS: Final = 32  # topics whose logs the pass will write, above which nothing more is executed
 
 
 class Backlog:
