@@ -29,6 +29,9 @@ class Lines(Log):
         if level > Level.INFO or text.startswith("JOURNAL"):
             self.lines.append(f"{level.name}: {text}")
 
+    def _complain(self, level: Level, text: str, kind: str) -> None:  # noqa: ARG002 - nothing is limited here
+        self.line(level, text)
+
 
 class Process(Nsqd):
     """One nsqd, from its start to its end."""
