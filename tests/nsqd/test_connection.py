@@ -132,11 +132,15 @@ class World:
         settings = Settings()
         settings.handshake_timeout = 0
         self.broker = Broker(settings, None)
-        self.turns = Turns(self.broker, Clock(lambda: 0, lambda: next(steps)), lambda: None, lambda: None)
+        self.turns = Turns(self.broker, Clock(lambda: 0, lambda: next(steps)), self.save, lambda: None)
         self.transport = Transport()
         self.connection = Connection(self.turns, set(), self.make)
         transport: Any = self.transport
         self.connection.connection_made(transport)
+
+    def save(self) -> None:
+        """The metadata is saved at once."""
+        self.broker.changes.finish(self.broker.changes.count, "")
 
     def make(self, name: str, identity: Identity, stir: Any) -> Layer:
         """Snappy is Late here."""

@@ -85,6 +85,7 @@ class Scene:
 
     def turn(self) -> None:
         """A turn of the broker."""
+        self.broker.changes.finish(self.broker.changes.count, "")  # a daemon saves it
         self.broker.work(NOW)
         self.broker.flush()
 

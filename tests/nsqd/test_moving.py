@@ -82,6 +82,7 @@ class Node:
         """What a consumer gets."""
         consumer = Consumer(self.broker, topic, channel)
         while self.broker.busy():
+            self.broker.changes.finish(self.broker.changes.count, "")  # a daemon saves it
             self.broker.work(NOW)
             self.broker.flush()
         self.broker.topics[topic].channels[channel].check()

@@ -58,6 +58,7 @@ def client(broker: Broker, port: int, *commands: bytes) -> Session:
     more = session.receive(b"  V2" + b"".join(commands), NOW)
     while more:
         more = session.proceed(NOW)
+    broker.changes.finish(broker.changes.count, "")  # a daemon saves it
     broker.work(NOW)
     broker.flush()
     return session

@@ -21,26 +21,22 @@ class Sent(Outlet):
         self.data += data
 
 
-def test_answers_go_out_behind_the_metadata():
-    """Who is told that a channel is there finds it after a kill."""
-    sent_before = []
+def test_changed_metadata_are_saved():
+    """Each turn sees to it while there is something to save, and nobody asks when there is nothing."""
+    asked = []
 
-    async def turn():
+    async def turns_of() -> bytes:
         broker = Broker(Settings(), None)
         outlet = Sent()
-
-        def persist():
-            sent_before.append(outlet.data)
-            broker.metadata_dirty = False
-
-        turns = Turns(broker, Clock(lambda: 1, lambda: 1), persist, lambda: None)
+        turns = Turns(broker, Clock(lambda: 1, lambda: 1), lambda: asked.append(outlet.data), lambda: None)
         session = Session(broker, outlet, "10.0.0.1:4321", 1)
-        session.receive(b"  V2SUB t c\n", 1)
-
         turns.run()
+        session.receive(b"  V2SUB t c\n", 1)
+        turns.run()
+        broker.changes.finish(broker.changes.count, "")
         turns.run()
         turns.stop()
         return outlet.data
 
-    assert OK_FRAME == asyncio.run(turn())
-    assert [b""] == sent_before
+    assert OK_FRAME == asyncio.run(turns_of())
+    assert [b""] == asked

@@ -261,6 +261,7 @@ class Client:
                 self.world.relied(self.topic, self.channel)
             if command.publish is not None:
                 model.settled(command.publish, "ok", self.world.loop.now)
+                self.world.relied(command.publish.topic, "")
 
     def _take_failure(self, name: str, message_id: bytes) -> None:
         """A command that is silent when it succeeds did not. One that has to fail is meant, if there is one."""

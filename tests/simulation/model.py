@@ -87,6 +87,7 @@ class Model:
         self.serial = 0
         self.counts: Counter[str] = Counter()
         self.haunted: set[str] = set()  # names of topics that could not be deleted as a whole
+        self.doomed: set[str] = set()  # names of topics whose deletion is not saved yet
         self._unplaced: list[Publish] = []
 
     def trouble(self, now: int, *, over: bool) -> None:
@@ -115,6 +116,7 @@ class Model:
         if not channel:
             for book in self.topics.pop(topic).channels.values():
                 book.drop_all(now)
+            self.doomed.add(topic)
             return
         book = self.topics[topic].channels.pop(channel)
         self.topics[topic].graves.append((now, book))
@@ -385,6 +387,7 @@ class Model:
                 entry.in_topic = entry.in_topic or topic.paused
 
     def _end(self, now: int, clients: Iterable[Consumer]) -> None:
+        self.haunted |= self.doomed
         for client in clients:
             self.gone(client)
         for topic in list(self.topics.values()):
@@ -398,34 +401,35 @@ class Model:
                     del topic.channels[channel.name]
 
     def saved(self) -> None:
-        """The metadata is on the disk: whatever is there must be there after a kill."""
+        """The metadata is on the disk: whatever is there must be there after a kill, and nothing else."""
+        self.doomed.clear()
         for book in self.topics.values():
             book.saved = True
             for channel in book.channels.values():
                 channel.saved = True
 
-    def found(
-        self, there: dict[str, dict[str, bool]], paused: dict[str, bool], *, certain: bool, relied: bool
-    ) -> None:
+    def found(self, there: dict[str, dict[str, bool]], paused: dict[str, bool], *, certain: bool) -> None:
         """The topics and channels of a process that started, and which are paused.
 
-        `certain`: they must be as before. `relied`: what clients rely on must be there.
+        `certain`: they must be as before. What clients rely on must be there in any case.
         """
         for name, book in list(self.topics.items()):
             if name not in there:
-                if certain or (relied and book.saved and name not in self.haunted):
+                if certain or (book.saved and name not in self.haunted):
                     raise Violation("topic lost", name)
                 del self.topics[name]
                 self.haunted.add(name)  # what is left of it may be found another time
                 continue
             for channel, channel_book in list(book.channels.items()):
                 if channel not in there[name]:
-                    if certain or (relied and channel_book.saved and name not in self.haunted):
+                    if certain or (channel_book.saved and name not in self.haunted):
                         raise Violation("channel lost", f"{name}:{channel}")
                     del book.channels[channel]
                     self.doubt(name)
         for name, channels in there.items():
             zombie = name not in self.topics
+            if zombie and not certain:
+                self.haunted.add(name)  # it was deleted, but that was not saved
             if zombie and certain and name not in self.haunted:
                 raise Violation("topic came back", name)
             self._compare(name, channels, paused[name], zombie=zombie, certain=certain)

@@ -203,7 +203,7 @@ def test_what_clients_rely_on_survives_a_kill(model, consumer):
     model.killed(SECOND, [consumer])
 
     with broken("channel lost"):
-        model.found({"t": {}}, {"t": False}, certain=False, relied=True)
+        model.found({"t": {}}, {"t": False}, certain=False)
 
 
 def test_troubles_cover_nothing():

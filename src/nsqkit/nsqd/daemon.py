@@ -12,7 +12,7 @@ import os
 import socket
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Self
 
 from nsqkit.errors import NotKept, StartError
 from nsqkit.gojson import encode_json
@@ -22,6 +22,7 @@ from nsqkit.nsqd import metadata, moving
 from nsqkit.nsqd.connection import Connection
 from nsqkit.nsqd.core.batch import FAILED, Batch, Publisher
 from nsqkit.nsqd.core.broker import Broker
+from nsqkit.nsqd.core.changes import promise
 from nsqkit.nsqd.core.health import Health
 from nsqkit.nsqd.core.store import StoreError
 from nsqkit.nsqd.datapath import topic_directory, topic_of_directory
@@ -32,6 +33,7 @@ from nsqkit.nsqd.machine import BACKLOG, Lock, Machine
 from nsqkit.nsqd.memory import GcPauses
 from nsqkit.nsqd.options import NsqdOptions
 from nsqkit.nsqd.publishing import Body, delay_of, framed
+from nsqkit.nsqd.saver import Saver
 from nsqkit.nsqd.settings import reserve_of, settings_of
 from nsqkit.nsqd.storage.diskqueue import queues_among
 from nsqkit.nsqd.storage.files import FileStorage
@@ -45,8 +47,6 @@ from nsqkit.wire.errors import PublishFailed
 
 if TYPE_CHECKING:
     from nsqkit.web.server import HttpServer
-
-METADATA: Final = "nsqd.dat"  # cause of bad health: topics and channels can't be written down
 
 
 class Nsqd:
@@ -78,6 +78,7 @@ class Nsqd:
         self._stopped = asyncio.Event()
         self._door: Door
         self._keeper: Housekeeping
+        self._saver: Saver
         self._lookup: Lookup
 
     # -- start and stop
@@ -144,6 +145,7 @@ class Nsqd:
         self.broker = Broker(settings_of(options), storage, self.health)
         self.broker.settings.random = self.machine.random
         self._keeper = Housekeeping(self.broker, storage, options, self.log, self.turn, self.machine)
+        self._saver = Saver(self.broker, self.data_path, self.log, self.turn, self.machine)
         self._lookup = Lookup(
             self.broker,
             self.log,
@@ -153,7 +155,7 @@ class Nsqd:
             request_timeout=Duration(options.http_client_request_timeout),
             resolve_interval=Duration(options.lookupd_resolve_interval),
         )
-        self._turns = Turns(self.broker, self.machine.clock, self._save_metadata, self._keeper.after_turn)
+        self._turns = Turns(self.broker, self.machine.clock, self._saver.after_turn, self._keeper.after_turn)
         try:
             known = metadata.load(disk, self.data_path)
             for warning in known.warnings:
@@ -173,7 +175,7 @@ class Nsqd:
                 self._restore(metadata.TopicState(name))
             queues = queues_among(entries)
             moving.import_queues(self.data_path, queues, self.broker, storage, self.log, self.now())
-            self._save_metadata()
+            self._saver.save_now()
         except (metadata.MetadataError, StoreError, OSError) as error:
             raise StartError(str(error)) from error
 
@@ -238,10 +240,11 @@ class Nsqd:
         if self._http is not None:
             await self._http.stop()
         await self._keeper.stop()
+        await self._saver.stop()
+        self.turn()  # the last answers
         self._turns.stop()
         for connection in list(self._connections):
             connection.abort()
-        self._save_metadata()
         self._keeper.close_logs()
         await self._abandon()
         self.log.info("NSQ: bye")
@@ -283,28 +286,6 @@ class Nsqd:
         """Do what is due, and answer: to be called after a change made from outside a session."""
         self._turns.run()
 
-    def _save_metadata(self) -> None:
-        self.broker.metadata_dirty = False
-        self._keeper.bury()
-        topics = [
-            metadata.TopicState(
-                topic.name,
-                topic.paused,
-                [metadata.ChannelState(c.name, c.paused) for c in topic.channels.values() if not c.ephemeral],
-            )
-            for topic in self.broker.topics.values()
-            if not topic.ephemeral
-        ]
-        try:
-            metadata.save(self.machine.disk, self.data_path, metadata.Metadata(topics))
-        except metadata.MetadataError as error:
-            self.broker.metadata_dirty = True
-            if METADATA not in self.health.reasons:
-                self.log.error(str(error))
-            self.health.set(METADATA, str(error))
-        else:
-            self.health.clear(METADATA)
-
     # -- for the HTTP side and for those who embed it
 
     async def publish(self, topic: str, *bodies: Body, delay: Duration | str | float = 0) -> None:
@@ -332,6 +313,20 @@ class Nsqd:
         self.broker.topic(topic).publish(data, count, due, waiter, self.now())
         self._turns.schedule()
         await waiter.future
+
+    async def keep(self) -> None:
+        """Finish what was changed, and return when a restart will find it. StoreError if it can't be saved."""
+        changes = self.broker.changes
+        if changes.pending():
+            waiter = _Waiter(self._loop.create_future())
+            changes.settle(promise(waiter), changes.count)
+            self.turn()
+            try:
+                await waiter.future
+            except PublishFailed as error:
+                raise StoreError(error.cause) from error
+        else:
+            self.turn()
 
     async def settle(self) -> None:
         """Return when no new topic waits for its channels any more, or after a short while."""

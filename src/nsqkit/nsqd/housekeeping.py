@@ -27,6 +27,7 @@ from nsqkit.options.duration import SECOND
 
 LOOK_AGAIN_S: Final = 1.0  # between two looks at the disk while something is wrong, or is written
 SHARE: Final = 20  # checkpoints may take one part in so many of the time
+BUDGET_S: Final = 0.005  # of CPU, after which a pass of the loop begins no more checkpoints
 
 
 class Job(Protocol):
@@ -80,6 +81,7 @@ class Housekeeping:
         self._complaints: dict[str, str] = {}  # by what fails
         self._cpu_time = machine.cpu_time
         self._low = False  # space was low when it was looked at last
+        self._late = False  # the last pass left topics for the next one
         self._stopping = False
 
     def after_turn(self) -> None:
@@ -139,17 +141,6 @@ class Housekeeping:
 
     # -- the journal
 
-    def bury(self) -> None:
-        """Return when the journal knows which topics were deleted, if any: to be called before the metadata is saved.
-
-        Otherwise a new topic of the same name might be there after a power cut, and get what the old one had.
-        """
-        if any(batch.count == 0 for _, batch in self._broker.unsynced):
-            group = self._broker.take_unsynced()
-            error = self._commits.submit(self._write_journal, group).result()
-            self._complain(JOURNAL, error)
-            self._broker.synced(group, error)
-
     def _commit(self) -> None:
         group = self._broker.take_unsynced()
         self._committing = self._loop.run_in_executor(self._commits, self._write_journal, group)
@@ -201,7 +192,7 @@ class Housekeeping:
     def _checkpoint(self) -> None:
         self._checkpoint_timer = None
         began = self._cpu_time()
-        topics = self._write_down(leave_old=True)
+        topics = self._write_down()
         took = self._cpu_time() - began
         jobs = self._storage.take_jobs()
         self._checkpointing = self._loop.run_in_executor(self._checkpoints, _run_all, jobs)
@@ -213,7 +204,9 @@ class Housekeeping:
         if any(job.error for job in jobs):
             for topic in topics:
                 topic.note_change()  # try again, even if nothing happens to the topic
-        rest = took * SHARE - self._checkpoint_pause
+        rest = took * SHARE
+        if not self._late:
+            rest -= self._checkpoint_pause
         if rest > 0 and not self._stopping:
             self._checkpoint_timer = self._loop.call_later(rest, self._checkpoint)
         elif not self._stopping:
@@ -225,17 +218,29 @@ class Housekeeping:
             if topic.store is not None and topic.store.worth_leaving():
                 topic.note_change()
 
-    def _write_down(self, *, leave_old: bool) -> list[Topic]:
-        dirty = self._broker.dirty
-        self._broker.dirty = []
-        for topic in dirty:
+    def _write_down(self) -> list[Topic]:
+        """Note checkpoints of the topics that changed, as many as there is time for; the others have the next turn."""
+        broker = self._broker
+        dirty, broker.dirty = broker.dirty, []
+        saved = broker.changes.saved
+        end = self._cpu_time() + BUDGET_S
+        written: list[Topic] = []
+        self._late = False
+        for number, topic in enumerate(dirty):
+            if self._cpu_time() > end:
+                broker.dirty += dirty[number:]
+                self._late = True
+                break
             topic.dirty = False
             if topic.store is None or topic.deleted:
                 continue
-            if leave_old:
-                self._carry(topic)
+            if topic.changed > saved:
+                topic.note_change()  # what it gave to a channel that a start does not know yet would be lost
+                continue
+            self._carry(topic)
             topic.store.checkpoint(record(topic, topic.store))
-        return dirty
+            written.append(topic)
+        return written
 
     def _carry(self, topic: Topic) -> None:
         assert topic.store is not None

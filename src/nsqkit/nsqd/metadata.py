@@ -9,6 +9,8 @@ Without topics or channels the list is null. Ephemeral names are never written.
 """
 
 import os
+import time
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -19,6 +21,11 @@ from nsqkit.nsqd.storage.disk import Disk
 from nsqkit.version import NSQ_VERSION
 
 FILE_NAME: Final = "nsqd.dat"
+
+_SLICE: Final = 100  # changes that are taken in before other threads may run
+
+Change = tuple[str, str, bool | None]
+"""A topic and one of its channels, or "" for the topic itself; and whether it is paused, None when it is gone."""
 
 
 class MetadataError(NsqkitError):
@@ -73,16 +80,78 @@ def load(disk: Disk, data_path: str) -> Metadata:
 
 
 def save(disk: Disk, data_path: str, metadata: Metadata) -> None:
-    """Replace the file. A reader, also one after a crash, finds the old content or the new one, never a part.
+    """Replace the file by one that says this. Raises MetadataError."""
+    file = MetadataFile(disk, data_path)
+    for topic in metadata.topics:
+        file.change([(topic.name, "", topic.paused)])
+        file.change([(topic.name, channel.name, channel.paused) for channel in topic.channels])
+    file.write(file.encode())
 
-    Returns only after the file and its directory entry are on the disk, whatever the durability mode: a power cut may
-    cost messages, never the knowledge of who has to get them. Raises MetadataError.
+
+class MetadataFile:
+    """The file, and what is in it once all changes so far are written; at first nothing.
+
+    Each topic is kept as it will stand in the file, so one that did not change costs next to nothing.
     """
-    path = path_of(data_path)
-    try:
-        disk.replace(path, _encode(metadata), sync=True)
-    except OSError as error:
-        raise MetadataError(f"failed to write metadata to {path} - {error.strerror}") from error
+
+    def __init__(self, disk: Disk, data_path: str) -> None:
+        self._disk = disk
+        self._path = path_of(data_path)
+        self._topics: dict[str, tuple[bool, dict[str, bytes]]] = {}  # paused, and the text of each channel
+        self._texts: dict[str, bytes] = {}  # of each topic
+
+    def change(self, changes: Iterable[Change]) -> None:
+        """Take in changes. In between other threads may run: there may be very many."""
+        changed: dict[str, None] = {}  # in order
+        for number, (name, channel, paused) in enumerate(changes):
+            if is_ephemeral(name) or is_ephemeral(channel):
+                continue
+            changed[name] = None
+            self._change(name, channel, paused)
+            if number % _SLICE == _SLICE - 1:
+                time.sleep(0)
+        for name in changed:
+            topic = self._topics.get(name)
+            if topic is None:
+                self._texts.pop(name, None)
+            else:
+                paused, channels = topic
+                self._texts[name] = b'{"name":%b,"paused":%b,"channels":%b}' % (
+                    msgspec.json.encode(name),
+                    msgspec.json.encode(paused),
+                    _listed(channels),
+                )
+
+    def _change(self, name: str, channel: str, paused: bool | None) -> None:
+        if not channel:
+            if paused is None:
+                self._topics.pop(name, None)
+            else:
+                self._topics[name] = (paused, self._topics[name][1] if name in self._topics else {})
+        elif paused is not None:
+            _, channels = self._topics.setdefault(name, (False, {}))
+            channels[channel] = msgspec.json.encode(ChannelState(channel, paused))
+        elif name in self._topics:
+            self._topics[name][1].pop(channel, None)
+
+    def encode(self) -> bytes:
+        """The file's content."""
+        return b'{"topics":%b,"version":%b}' % (_listed(self._texts), msgspec.json.encode(NSQ_VERSION))
+
+    def write(self, content: bytes) -> None:
+        """Replace the file. A reader, also one after a crash, finds the old content or the new one, never a part.
+
+        Returns only after the file and its directory entry are on the disk, whatever the durability mode: a power cut
+        may cost messages, never the knowledge of who has to get them. Raises MetadataError.
+        """
+        try:
+            self._disk.replace(self._path, content, sync=True)
+        except OSError as error:
+            raise MetadataError(f"failed to write metadata to {self._path} - {error.strerror}") from error
+
+
+def _listed(texts: dict[str, bytes]) -> bytes:
+    return b"[%b]" % b",".join(texts.values()) if texts else b"null"
 
 
 class _ChannelInFile(msgspec.Struct):
@@ -119,16 +188,3 @@ def _checked(read: _File) -> Metadata:
                     f"skipping creation of invalid channel {name!r} of topic {state.name}"
                 )
     return metadata
-
-
-def _encode(metadata: Metadata) -> bytes:
-    topics = [
-        {
-            "name": topic.name,
-            "paused": topic.paused,
-            "channels": [channel for channel in topic.channels if not is_ephemeral(channel.name)] or None,
-        }
-        for topic in metadata.topics
-        if not is_ephemeral(topic.name)
-    ]
-    return msgspec.json.encode({"topics": topics or None, "version": NSQ_VERSION})

@@ -18,15 +18,15 @@ _SECOND: Final = 1e9
 
 
 class Turns:
-    """`persist` writes down what answers promise, before they go out; `after` looks for work on the side."""
+    """`save` sees to it that changed metadata is saved, `after` looks for other work on the side."""
 
     def __init__(
-        self, broker: Broker, clock: Clock, persist: Callable[[], None], after: Callable[[], None]
+        self, broker: Broker, clock: Clock, save: Callable[[], None], after: Callable[[], None]
     ) -> None:
         self.broker = broker
         self.clock = clock
         self.backlog = Backlog(broker, clock)
-        self._persist = persist
+        self._save = save
         self._after = after
         self._loop = asyncio.get_running_loop()
         self._scheduled = False
@@ -42,7 +42,7 @@ class Turns:
             self._loop.call_soon(self._run)
 
     def run(self) -> None:
-        """Do what is due, persist what the answers promise, answer."""
+        """Do what is due, and answer."""
         self._scheduled = False
         broker = self.broker
         now = self.clock.now()
@@ -50,8 +50,8 @@ class Turns:
             self.backlog.work(now)
             now = self.clock.now()
         broker.work(now)
-        if broker.metadata_dirty:
-            self._persist()
+        if broker.changes.count != broker.changes.saved:
+            self._save()
         broker.flush()
         if broker.unsynced or broker.dirty or broker.health.reasons:
             self._after()

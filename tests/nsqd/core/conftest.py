@@ -370,6 +370,7 @@ class Node:
         """Work and flush until there is nothing left to do."""
         broker = self.broker
         for _ in range(10_000):
+            broker.changes.finish(broker.changes.count, "")  # a daemon saves it
             broker.work(self.clock.now)
             broker.flush()
             if self.syncing and broker.unsynced:

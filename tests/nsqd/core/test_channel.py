@@ -454,10 +454,10 @@ def test_paused_channel(consumer, publish, clock, node, broker):
     publish("t", b"one", b"two")
     one, _ = consumer.deliveries()
     channel = node.channel("t", "c")
-    broker.metadata_dirty = False
+    broker.changes.finish(broker.changes.count, "")
 
     channel.pause(paused=True)
-    assert broker.metadata_dirty
+    assert broker.changes.pending()
     publish("t", b"three")
     publish("t", b"four", delay=1)
     consumer.finish(one.id)

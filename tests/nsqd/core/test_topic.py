@@ -226,13 +226,11 @@ def test_overflow_without_a_store(node, publish, settings, name):
 
 def test_ephemeral_topic_is_not_written(node, publish):
     """An ephemeral topic has no log, and no trace in the metadata."""
-    node.broker.metadata_dirty = False
-
     publish("t#ephemeral", b"x")
     node.client().subscribe("t#ephemeral", "c")
 
     assert node.topic("t#ephemeral").store is None
-    assert not node.broker.metadata_dirty
+    assert 0 == node.broker.changes.count
 
 
 def test_ephemeral_topic_goes_with_its_last_channel(node, broker):
@@ -253,11 +251,11 @@ def test_paused_topic(node, publish, clock):
     consumer = node.client().subscribe("t", "c").ready(10)
     publish("t", b"before")
     topic = node.topic("t")
-    node.broker.metadata_dirty = False
+    assert not node.broker.changes.pending()
 
     topic.pause(True, clock.now)
+    assert node.broker.changes.pending()
     batch = publish("t", b"during")
-    assert node.broker.metadata_dirty
     assert ([b"before"], KEPT, 1) == (consumer.bodies(), batch.state, topic.depth())
     late = node.client().subscribe("t", "late").ready(10)
     clock.advance(60)

@@ -352,6 +352,7 @@ class TestReplay:
         life.topic("t", "a")
         old = Batch(b"\0\0\0\1o", 1, 0, 0, None)
         life.broker.topic("t").publish(old.data, 1, 0, None, life.now)
+        life.broker.changes.finish(life.broker.changes.count, "")  # a daemon saves it
         life.broker.work(life.now)
         life.broker.delete_topic("t")
         life.topic("t", "a")

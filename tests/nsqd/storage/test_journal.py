@@ -215,6 +215,7 @@ class Keeper:
 
     def turn(self) -> None:
         """What the daemon's turns do."""
+        self.broker.changes.finish(self.broker.changes.count, "")  # a daemon saves it
         self.broker.work(1)
         self.keeping.after_turn()
 
@@ -382,7 +383,21 @@ class TestHousekeeping:
 
         run(scenario)
 
-    def test_a_deleted_topic_is_buried_before_the_metadata_are_saved(self, run, home, contents):
+    def test_no_checkpoint_names_a_channel_that_is_not_saved(self, run):
+        """What the topic gave to it would be nobody's after a kill: neither the topic's, nor a known channel's."""
+
+        async def scenario(keeper):
+            keeper.publish("t", b"one")
+            keeper.broker.topics["t"].channel("new", 1)
+            assert [] == keeper.keeping._write_down()
+            assert [keeper.broker.topics["t"]] == keeper.broker.dirty
+
+            keeper.broker.changes.finish(keeper.broker.changes.count, "")
+            assert [keeper.broker.topics["t"]] == keeper.keeping._write_down()
+
+        run(scenario)
+
+    def test_a_deletion_counts_until_the_journal_knows_of_it(self, run, home, contents):
         """A new topic of the name gets nothing of the old one, when power fails right after it was made."""
 
         async def scenario(keeper):
@@ -390,8 +405,10 @@ class TestHousekeeping:
             await keeper.rest()
             keeper.broker.delete_topic("t")
             keeper.broker.topic("t")
-            keeper.keeping.bury()  # and then the metadata
-            assert [] == keeper.broker.unsynced
+            assert 1 == keeper.broker.deletions  # until then the metadata is not saved
+            keeper.turn()
+            await keeper.rest()
+            assert 0 == keeper.broker.deletions
 
             home.disk.cut()
             assert 0 == home.begin().replay_journal({"t"}.__contains__)

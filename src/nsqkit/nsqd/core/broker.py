@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 from mypy_extensions import i64
 
 from nsqkit.names import is_ephemeral
-from nsqkit.nsqd.core.batch import FAILED, KEPT, Batch
+from nsqkit.nsqd.core.batch import FAILED, Batch
+from nsqkit.nsqd.core.changes import Changes
 from nsqkit.nsqd.core.deadlines import Deadlines
 from nsqkit.nsqd.core.guid import IdSource
 from nsqkit.nsqd.core.health import READING, WRITING, Health
@@ -50,7 +51,8 @@ class Broker:
         self.deadlines = Deadlines()
         self.health = health or Health()
         self.exiting = False
-        self.metadata_dirty = False  # topics, channels or pauses changed that a restart must know
+        self.changes = Changes()  # of topics, channels and pauses that a restart must know
+        self.deletions: i64 = 0  # of topics, that the journal does not know yet
         self.published: list[Topic] = []  # to be committed in this turn
         self.to_dispatch: list[Channel] = []  # to be dispatched in this turn
         self.dirty: list[Topic] = []  # topics whose checkpoints are behind
@@ -72,7 +74,8 @@ class Broker:
             topic = Topic(self, name, store)
             self.topics[name] = topic
             self.made += 1
-            self.metadata_changed(ephemeral)
+            self.metadata_changed(topic, "", ephemeral)
+            topic.made = topic.changed
             self.registry.topic_made(topic)
         return topic
 
@@ -93,14 +96,15 @@ class Broker:
         self.health.clear(WRITING + name)
         self.health.clear(READING + name)
         if topic.store is not None and self.settings.durability is Durability.FSYNC:
+            self.deletions += 1
             self.await_sync(topic, Batch(b"", 0, 0, 0, None))  # what was published before must not come back
-        self.metadata_changed(topic.ephemeral)
+        self.metadata_changed(topic, "", topic.ephemeral)
         self.registry.topic_deleted(name)
 
-    def metadata_changed(self, ephemeral: bool) -> None:
-        """Something changed that must survive a restart, unless it is ephemeral."""
+    def metadata_changed(self, topic: Topic, channel: str, ephemeral: bool) -> None:
+        """A channel, or the topic itself, changed in a way that must survive a restart, unless it is ephemeral."""
         if not ephemeral:
-            self.metadata_dirty = True
+            topic.changed = self.changes.note(topic.name, channel)
 
     # -- sessions
 
@@ -159,8 +163,14 @@ class Broker:
             self.health.set(JOURNAL, error)
         else:
             self.health.clear(JOURNAL)
-        for _, batch in group:
-            batch.settle(FAILED if error else KEPT, error)
+        for name, batch in group:
+            if batch.count == 0:
+                self.deletions -= 1
+            if error:
+                batch.settle(FAILED, error)
+                continue
+            topic = self.topics.get(name)
+            self.changes.settle(batch, 0 if topic is None else topic.made)
 
     def hang_up_all(self) -> None:
         """Close every connection: the broker is stopping."""

@@ -52,6 +52,7 @@ class Channel(Alarm):
         self.ephemeral = is_ephemeral(name)
         self.paused = False
         self.deleted = False
+        self.made: i64 = 0  # number of the change that it began with; if it is ephemeral, of its topic's
         self.awaits_dispatch = False  # stands in the broker's list of channels to dispatch
         self.read_error = ""  # why the log could not be read when it was last tried
         keeps = topic.store is not None and not self.ephemeral
@@ -352,7 +353,7 @@ class Channel(Alarm):
         """Stop or resume sending. Everything else goes on."""
         if self.paused != paused:
             self.paused = paused
-            self.broker.metadata_changed(self.ephemeral or self.topic.ephemeral)
+            self.broker.metadata_changed(self.topic, self.name, self.ephemeral or self.topic.ephemeral)
             self.want_dispatch()
 
     def empty(self) -> None:

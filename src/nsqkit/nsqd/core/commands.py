@@ -13,6 +13,7 @@ from mypy_extensions import i64
 
 from nsqkit.names import valid_name_bytes
 from nsqkit.nsqd.core.batch import Batch
+from nsqkit.nsqd.core.changes import promise
 from nsqkit.nsqd.core.store import StoreError
 from nsqkit.nsqd.core.subscriber import Subscriber
 from nsqkit.wire.commands import CommandReader, parse_number
@@ -192,7 +193,13 @@ def _sub(session: Session, words: list[bytes], body: bytes) -> None:
     subscriber = Subscriber(session, channel)
     channel.join(subscriber)
     session.subscribe(subscriber)
-    session.respond(b"OK")
+    if channel.made > session.broker.changes.saved:
+        subscriber.confirmed = False
+        batch = promise(session)
+        session.await_batch(batch, "SUB", "", 0)
+        session.broker.changes.settle(batch, channel.made)
+    else:
+        session.respond(b"OK")
 
 
 def _rdy(session: Session, words: list[bytes], body: bytes) -> None:
@@ -208,8 +215,7 @@ def _rdy(session: Session, words: list[bytes], body: bytes) -> None:
     most = session.broker.settings.limits.max_rdy_count
     if count > most:
         raise Invalid(f"RDY count {count} out of range 0-{most}")
-    subscriber.ready_count = count
-    subscriber.wake()
+    subscriber.ready(count)
 
 
 def _fin(session: Session, words: list[bytes], body: bytes) -> None:

@@ -348,7 +348,7 @@ class Session(Publisher):
             self.has_output()
 
     def await_batch(self, batch: Batch, command: str, topic: str, count: i64) -> None:
-        """Answer a publish when its batch is settled."""
+        """Answer a publish, or a SUB without messages, when its batch is settled."""
         self._hold_back(Receipt(OK_FRAME, batch, command, topic, count))
 
     def _hold_back(self, receipt: Receipt) -> None:
@@ -376,6 +376,8 @@ class Session(Publisher):
             self.out.write(receipt.frame)
             if receipt.count > 0:
                 self.pub_counts[receipt.topic] = self.pub_counts.get(receipt.topic, 0) + int(receipt.count)
+            elif awaited is not None and self.subscriber is not None:
+                self.subscriber.confirm()
         self.has_output()
         if self.phase == UPGRADING and not replies:
             self._upgrade()
@@ -440,7 +442,7 @@ class Session(Publisher):
         """CLS: the consumer gets nothing more."""
         self.state = CLOSING
         if self.subscriber is not None:
-            self.subscriber.ready_count = 0
+            self.subscriber.ready(0)
 
     def closing(self) -> bool:
         """Did the client send CLS?"""

@@ -31,6 +31,8 @@ class Subscriber(Alarm):
         self.msg_timeout: i64 = session.identity.msg_timeout
         self.sample_rate: i64 = session.identity.sample_rate
         self.ready_count: i64 = 0  # RDY: the ceiling on messages in flight
+        self.confirmed = True  # its SUB was answered; before that it gets nothing
+        self.wanted: i64 = 0  # RDY until then
         self.listed = False  # it stands in the channel's line of willing consumers
         self.in_flight: dict[bytes, Message] = {}  # by id, in order of delivery
         self.message_count: i64 = 0
@@ -49,6 +51,19 @@ class Subscriber(Alarm):
         ):
             return 0
         return self.ready_count - flying
+
+    def ready(self, count: i64) -> None:
+        """RDY."""
+        if self.confirmed:
+            self.ready_count = count
+            self.wake()
+        else:
+            self.wanted = count
+
+    def confirm(self) -> None:
+        """SUB was answered."""
+        self.confirmed = True
+        self.ready(self.wanted)
 
     def wake(self) -> None:
         """Something changed that may have made it ready."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from mypy_extensions import i64
 
 from nsqkit.names import is_ephemeral
-from nsqkit.nsqd.core.batch import FAILED, KEPT, Batch, behind
+from nsqkit.nsqd.core.batch import FAILED, Batch, behind
 from nsqkit.nsqd.core.channel import Channel
 from nsqkit.nsqd.core.guid import SEQUENCES
 from nsqkit.nsqd.core.health import READING, WRITING
@@ -41,6 +41,8 @@ class Topic:
         self.paused = False
         self.held = False  # it is still being asked which channels it should have
         self.deleted = False
+        self.made: i64 = 0  # number of the change of the metadata that it began with; 0: ephemeral
+        self.changed: i64 = 0  # of the last one that concerned it
         self.dirty = False  # the checkpoint is behind; the broker has a list of such topics
         self.channels: dict[str, Channel] = {}
         self.waiting = ReadyQueue(broker.settings.mem_queue_size, store, keeps=store is not None)
@@ -122,7 +124,7 @@ class Topic:
         if self.broker.settings.durability is Durability.FSYNC and self.store is not None:
             self.broker.await_sync(self, batch)
         else:
-            batch.settle(KEPT, "")
+            self.broker.changes.settle(batch, self.made)
 
     def _distribute(self, batch: Batch, now: i64) -> None:
         if self.withholds():
@@ -182,7 +184,8 @@ class Topic:
             channel = Channel(self, name, latency)
             self.channels[name] = channel
             self.note_change()
-            self.broker.metadata_changed(self.ephemeral or channel.ephemeral)
+            self.broker.metadata_changed(self, name, self.ephemeral or channel.ephemeral)
+            channel.made = self.made if channel.ephemeral else self.changed
             self.broker.registry.channel_made(self.name, channel.name)
             self.release_waiting(now)
         return channel
@@ -192,7 +195,7 @@ class Topic:
         channel = self.channels.pop(name)
         channel.delete()
         self.note_change()
-        self.broker.metadata_changed(self.ephemeral or channel.ephemeral)
+        self.broker.metadata_changed(self, name, self.ephemeral or channel.ephemeral)
         self.broker.registry.channel_deleted(self.name, channel.name)
         if self.ephemeral and not self.channels and not self.deleted:
             self.broker.delete_topic(self.name)
@@ -226,7 +229,7 @@ class Topic:
         """Hold messages back from the channels, or let them go. Publishing goes on."""
         if self.paused != paused:
             self.paused = paused
-            self.broker.metadata_changed(self.ephemeral)
+            self.broker.metadata_changed(self, "", self.ephemeral)
             self.release_waiting(now)
 
     def hold(self) -> None:

@@ -29,7 +29,10 @@ class Daemon(Protocol):
         """The time."""
 
     def turn(self) -> None:
-        """Finish what was changed, including what must be on disk. To be called before the answer goes out."""
+        """Finish what was changed. To be called before the answer goes out."""
+
+    async def keep(self) -> None:
+        """Likewise, when topics, channels or pauses changed. Returns when that is saved; StoreError if it can't be."""
 
     async def publish_framed(self, topic: str, data: bytes, count: int, due: int) -> None:
         """Publish `count` messages, each behind its size in `data`. PublishFailed or StoreError if they aren't kept."""

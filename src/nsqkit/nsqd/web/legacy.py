@@ -51,17 +51,17 @@ async def mput(nsqd: Daemon, call: Call) -> str:
 
 
 @routes.any("/create_topic", params="topic")
-def create_topic(nsqd: Daemon, call: Call) -> None:
+async def create_topic(nsqd: Daemon, call: Call) -> None:
     """Make a topic."""
     nsqd.broker.topic(call.topic())
-    nsqd.turn()
+    await nsqd.keep()
 
 
 @routes.any("/delete_topic", params="topic")
-def delete_topic(nsqd: Daemon, call: Call) -> None:
+async def delete_topic(nsqd: Daemon, call: Call) -> None:
     """Delete a topic."""
     nsqd.broker.delete_topic(_topic(nsqd, call.required("topic")).name)
-    nsqd.turn()
+    await nsqd.keep()
 
 
 @routes.any("/empty_topic", params="topic")
@@ -72,33 +72,33 @@ def empty_topic(nsqd: Daemon, call: Call) -> None:
 
 
 @routes.any("/pause_topic", params="topic")
-def pause_topic(nsqd: Daemon, call: Call) -> None:
+async def pause_topic(nsqd: Daemon, call: Call) -> None:
     """Hold messages back from a topic's channels."""
     _topic(nsqd, call.required("topic")).pause(True, nsqd.now())
-    nsqd.turn()
+    await nsqd.keep()
 
 
 @routes.any("/unpause_topic", params="topic")
-def unpause_topic(nsqd: Daemon, call: Call) -> None:
+async def unpause_topic(nsqd: Daemon, call: Call) -> None:
     """Give a topic's channels what was held back."""
     _topic(nsqd, call.required("topic")).pause(False, nsqd.now())
-    nsqd.turn()
+    await nsqd.keep()
 
 
 @routes.any("/create_channel", params="topic, channel")
-def create_channel(nsqd: Daemon, call: Call) -> None:
+async def create_channel(nsqd: Daemon, call: Call) -> None:
     """Make a channel of a topic, which must be there."""
     topic, channel = call.topic_and_channel()
     _topic(nsqd, topic).channel(channel, nsqd.now())
-    nsqd.turn()
+    await nsqd.keep()
 
 
 @routes.any("/delete_channel", params="topic, channel")
-def delete_channel(nsqd: Daemon, call: Call) -> None:
+async def delete_channel(nsqd: Daemon, call: Call) -> None:
     """Delete a channel."""
     channel = _channel(nsqd, call)
     channel.topic.delete_channel(channel.name)
-    nsqd.turn()
+    await nsqd.keep()
 
 
 @routes.any("/empty_channel", params="topic, channel")
@@ -110,26 +110,26 @@ def empty_channel(nsqd: Daemon, call: Call) -> str:
 
 
 @routes.any("/empty", params="topic, channel")
-def empty(nsqd: Daemon, call: Call) -> str:
+async def empty(nsqd: Daemon, call: Call) -> str:
     """Drop a channel's messages; topic and channel are made if they are not there."""
     topic, channel = call.topic_and_channel()
     nsqd.broker.topic(topic).channel(channel, nsqd.now()).empty()
-    nsqd.turn()
+    await nsqd.keep()
     return "OK"
 
 
 @routes.any("/pause_channel", params="topic, channel")
-def pause_channel(nsqd: Daemon, call: Call) -> None:
+async def pause_channel(nsqd: Daemon, call: Call) -> None:
     """Send nothing more to a channel's consumers."""
     _channel(nsqd, call).pause(True)
-    nsqd.turn()
+    await nsqd.keep()
 
 
 @routes.any("/unpause_channel", params="topic, channel")
-def unpause_channel(nsqd: Daemon, call: Call) -> None:
+async def unpause_channel(nsqd: Daemon, call: Call) -> None:
     """Send to a channel's consumers again."""
     _channel(nsqd, call).pause(False)
-    nsqd.turn()
+    await nsqd.keep()
 
 
 @routes.any("/dump_inflight", params="topic, channel")

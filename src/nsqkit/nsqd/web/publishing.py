@@ -63,7 +63,7 @@ async def publish(nsqd: Daemon, topic: str, data: bytes, count: int, due: int) -
             await nsqd.publish_framed(topic, data, count, due)
         else:
             nsqd.broker.topic(topic)
-            nsqd.turn()
+            await nsqd.keep()
     except (PublishFailed, StoreError) as error:
         nsqd.log.error(f"TOPIC({topic}): failed to publish over HTTP - {error}")
         cause = error.cause if isinstance(error, PublishFailed) else str(error)

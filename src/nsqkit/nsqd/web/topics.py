@@ -16,17 +16,17 @@ routes: Final = Routes[Daemon]("Topics and channels")
 
 
 @routes.post("/topic/create", params="topic")
-def create_topic(nsqd: Daemon, call: Call) -> None:
+async def create_topic(nsqd: Daemon, call: Call) -> None:
     """Make a topic."""
     nsqd.broker.topic(call.topic())
-    nsqd.turn()
+    await nsqd.keep()
 
 
 @routes.post("/topic/delete", params="topic")
-def delete_topic(nsqd: Daemon, call: Call) -> None:
+async def delete_topic(nsqd: Daemon, call: Call) -> None:
     """Delete a topic with its channels and all messages, and hang up on its consumers."""
     nsqd.broker.delete_topic(_topic(nsqd, call.required("topic")).name)
-    nsqd.turn()
+    await nsqd.keep()
 
 
 @routes.post("/topic/empty", params="topic")
@@ -37,33 +37,33 @@ def empty_topic(nsqd: Daemon, call: Call) -> None:
 
 
 @routes.post("/topic/pause", params="topic")
-def pause_topic(nsqd: Daemon, call: Call) -> None:
+async def pause_topic(nsqd: Daemon, call: Call) -> None:
     """Hold messages back from a topic's channels. Publishing goes on."""
     _topic(nsqd, call.required("topic")).pause(True, nsqd.now())
-    nsqd.turn()
+    await nsqd.keep()
 
 
 @routes.post("/topic/unpause", params="topic")
-def unpause_topic(nsqd: Daemon, call: Call) -> None:
+async def unpause_topic(nsqd: Daemon, call: Call) -> None:
     """Give a topic's channels what was held back, and what comes."""
     _topic(nsqd, call.required("topic")).pause(False, nsqd.now())
-    nsqd.turn()
+    await nsqd.keep()
 
 
 @routes.post("/channel/create", params="topic, channel")
-def create_channel(nsqd: Daemon, call: Call) -> None:
+async def create_channel(nsqd: Daemon, call: Call) -> None:
     """Make a channel of a topic, which must be there."""
     topic, channel = call.topic_and_channel()
     _topic(nsqd, topic).channel(channel, nsqd.now())
-    nsqd.turn()
+    await nsqd.keep()
 
 
 @routes.post("/channel/delete", params="topic, channel")
-def delete_channel(nsqd: Daemon, call: Call) -> None:
+async def delete_channel(nsqd: Daemon, call: Call) -> None:
     """Delete a channel with its messages, and hang up on its consumers."""
     channel = _channel(nsqd, call)
     channel.topic.delete_channel(channel.name)
-    nsqd.turn()
+    await nsqd.keep()
 
 
 @routes.post("/channel/empty", params="topic, channel")
@@ -74,17 +74,17 @@ def empty_channel(nsqd: Daemon, call: Call) -> None:
 
 
 @routes.post("/channel/pause", params="topic, channel")
-def pause_channel(nsqd: Daemon, call: Call) -> None:
+async def pause_channel(nsqd: Daemon, call: Call) -> None:
     """Send nothing more to a channel's consumers."""
     _channel(nsqd, call).pause(True)
-    nsqd.turn()
+    await nsqd.keep()
 
 
 @routes.post("/channel/unpause", params="topic, channel")
-def unpause_channel(nsqd: Daemon, call: Call) -> None:
+async def unpause_channel(nsqd: Daemon, call: Call) -> None:
     """Send to a channel's consumers again."""
     _channel(nsqd, call).pause(False)
-    nsqd.turn()
+    await nsqd.keep()
 
 
 def _topic(nsqd: Daemon, name: str) -> Topic:
