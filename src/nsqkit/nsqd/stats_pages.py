@@ -68,7 +68,7 @@ def _json_channel(channel: Channel, asked: Question) -> Rows:
         return
     start, end = _cut(document, b"clients")
     yield start
-    yield from _list(_json_client(s.session, s, asked.topic) for s in list(channel.subscribers))
+    yield from _list(_json_client(s.session, s, asked.topic) for s in list(channel.subscribers) if s.session)
     yield end
 
 
@@ -143,7 +143,8 @@ def _topic_lines(topic: Topic, asked: Question) -> Rows:
     for channel in _wanted(channels, asked):
         yield _channel_line(stats.channel_stats(channel, asked))
         for subscriber in list(channel.subscribers) if asked.clients else ():
-            yield b"        " + _client_line(subscriber.session, subscriber, asked)
+            if subscriber.session is not None:
+                yield b"        " + _client_line(subscriber.session, subscriber, asked)
 
 
 def _channel_line(channel: ChannelStats) -> bytes:

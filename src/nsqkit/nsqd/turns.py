@@ -57,6 +57,7 @@ class Turns:
             self._after()
         if broker.busy() or not self.backlog.empty():
             self.schedule()
+            return
         when = broker.deadlines.next()
         if when != 0 and (self._timer is None or when < self._timer_at):
             self._set_timer(when, now)

@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-from nsqkit.nsqd.core.broker import DUE_BUDGET
-from nsqkit.nsqd.core.channel import CHUNK
+from nsqkit.nsqd.core.channel import CHUNK, FEW
+from nsqkit.nsqd.core.deadlines import SLICE
 from nsqkit.nsqd.core.subscriber import OUTPUT_LIMIT
 
 SECOND = 1_000_000_000
@@ -60,18 +60,37 @@ def test_what_is_scarce_is_shared_evenly(node, publish):
 
 
 def test_what_is_due_at_one_moment_becomes_ready_in_portions(node, clock, publish):
-    """One turn takes DUE_BUDGET of what is due, and the next one goes on by itself."""
+    """One turn takes SLICE of what is due, the alarm among it, and the next one goes on by itself."""
     channel = node.channel("t", "c")
-    publish("t", *[b"x"] * (2 * DUE_BUDGET + 1), delay=10)
+    publish("t", *[b"x"] * 2 * SLICE, delay=10)
 
-    clock.jump(10)
+    clock.now += 10 * SECOND
     node.broker.work(clock.now)
-    assert DUE_BUDGET + 1 == len(channel.deferred)
-    assert clock.now + 1 == node.broker.deadlines.next()
+    assert SLICE + 1 == len(channel.deferred)
+    assert node.broker.busy()
 
-    for later in (1, 2):
-        node.broker.work(clock.now + later)
-    assert (0, 2 * DUE_BUDGET + 1) == (len(channel.deferred), channel.queue.depth())
+    node.turn()
+    assert (0, 2 * SLICE) == (len(channel.deferred), channel.queue.depth())
+
+
+def test_what_is_overdue_at_one_moment_comes_back_in_portions(node, clock, publish, settings):
+    """The same is true of what one consumer did not finish in time."""
+    settings.limits.max_rdy_count = 10 * SLICE
+    gone = node.client().subscribe("t", "c").ready(2 * SLICE)
+    publish("t", *[b"x"] * 2 * SLICE)
+    gone.leave()
+    channel = node.channel("t", "c")
+
+    clock.now += 60 * SECOND
+    node.broker.work(clock.now)
+    assert SLICE + 1 <= channel.in_flight_count < 2 * SLICE
+
+    node.turn()
+    assert (0, 2 * SLICE, 2 * SLICE) == (
+        channel.in_flight_count,
+        channel.queue.depth(),
+        channel.timeout_count,
+    )
 
 
 def test_a_turn_that_gave_enough_leaves_the_rest_to_the_next(node, publish):
@@ -84,7 +103,7 @@ def test_a_turn_that_gave_enough_leaves_the_rest_to_the_next(node, publish):
     for name in ("a", "b"):
         channel = node.channel("t", name)
         channel.paused = False
-        broker.delivery_budget = 1
+        broker.left = 1
         channel.want_dispatch()
         channel.dispatch(node.clock.now)
 
@@ -735,3 +754,68 @@ def test_deferred_message_that_cannot_be_read_now(node, publish, clock):
     clock.advance(1)
 
     assert [b"x"] == consumer.bodies()
+
+
+# -- many of them
+
+
+def test_whose_message_it_is_among_many_consumers(node, publish, clock):
+    """The answer to a FIN that fails is the same however many consumers there are, and whatever happened meanwhile."""
+    consumers = [node.client().subscribe("t", "c").ready(1) for _ in range(FEW + 2)]
+    publish("t", *[b"x"] * len(consumers))
+    asking, other, third = consumers[:3]
+    ((_, _, mine, _),) = asking.deliveries()
+    ((_, _, his, _),) = other.deliveries()
+    ((_, _, last, _),) = third.deliveries()
+
+    assert b"E_FIN_FAILED FIN %s failed client does not own message" % his == asking.finish(his).error()
+    assert b"E_FIN_FAILED FIN %s failed ID not in flight" % (b"0" * 16) == asking.finish(b"0" * 16).error()
+    other.finish(his)
+    assert b"E_FIN_FAILED FIN %s failed ID not in flight" % his == asking.finish(his).error()
+    publish("t", b"one more")
+    ((_, _, newest, _),) = other.deliveries()
+    assert b"E_FIN_FAILED FIN %s failed client does not own message" % newest == asking.finish(newest).error()
+    third.leave()
+    assert b"E_FIN_FAILED FIN %s failed client does not own message" % last == asking.finish(last).error()
+    assert [] == asking.finish(mine).replies()
+
+
+def test_the_index_of_owners_is_forgotten(node, publish):
+    """What is kept for the sake of a wrong FIN does not outlive some more deliveries."""
+    consumers = [node.client().subscribe("t", "c").ready(1) for _ in range(FEW + 1)]
+    consumers[0].finish(b"0" * 16)
+    channel = node.channel("t", "c")
+    assert channel._owners is not None
+
+    for _ in range(4 * CHUNK):
+        publish("t", b"x")
+        for consumer in consumers:
+            consumer.finish(*[delivery.id for delivery in consumer.deliveries()])
+
+    assert channel._owners is None
+
+
+def test_consumer_that_is_gone_is_let_go(node, publish):
+    """Its session is not kept for the sake of what is in flight to it."""
+    gone = node.client().subscribe("t", "c").ready(1)
+    publish("t", b"one")
+
+    gone.leave()
+
+    (departed,) = node.channel("t", "c").departed
+    assert (None, 1) == (departed.session, len(departed.in_flight))
+
+
+def test_emptied_memory_is_given_back_in_portions(node, publish, flavour):
+    """An emptied channel is empty at once; its messages leave the memory a slice at a time."""
+    channel = node.channel("t", "c")
+    for _ in range(2):
+        publish("t", *[b"x"] * 2 * SLICE, delay=60)
+
+    channel.empty()
+    assert 0 == channel.queue.depth() + len(channel.deferred)
+    node.broker.work(node.clock.now)
+    assert 3 * SLICE < len(node.broker.waste._piles[0])
+
+    node.turn()
+    assert 0 == len(node.broker.waste._piles)

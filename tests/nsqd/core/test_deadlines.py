@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsqkit.nsqd.core.deadlines import MANY, Alarm, Deadlines
+from nsqkit.nsqd.core.deadlines import SLICE, Alarm, Deadlines
 
 SECOND = 1_000_000_000
 
@@ -118,9 +118,9 @@ def test_everything_rings_in_time(new_node, delays, steps):
 
 
 def test_alarms_that_were_cancelled_are_let_go(node):
-    """Nothing that was cancelled rings, nor does the heap keep it: its owner may be gone, and the time far off."""
+    """Nothing that was cancelled rings or is kept: its owner may be gone, and the time far off."""
     deadlines = Deadlines()
-    alarms = [ringing(node) for _ in range(10 * MANY)]
+    alarms = [ringing(node) for _ in range(50)]
     for number, alarm in enumerate(alarms):
         deadlines.set(alarm, 10_000 + number)
 
@@ -128,5 +128,24 @@ def test_alarms_that_were_cancelled_are_let_go(node):
         deadlines.cancel(alarm)
         deadlines.cancel(alarm)
 
-    assert len(deadlines._heap) <= 2 * MANY
+    assert [alarms[0]] == list(deadlines._alarms.values())
     assert 10_000 == deadlines.next()
+
+
+def test_many_alarms_at_one_moment(new_node):
+    """A turn rings so many alarms, and is followed by another one at once; cancelled ones count too."""
+    deadlines = Deadlines()
+    node = new_node("os")
+    alarms = [ringing(node) for _ in range(3 * SLICE)]
+    for alarm in alarms:
+        deadlines.set(alarm, 10)
+    for alarm in alarms[: SLICE + 1]:
+        deadlines.cancel(alarm)
+
+    assert 10 == deadlines.next()  # there may be more of them, before the first that rings
+    rung = []
+    for _ in range(3):
+        deadlines.run(10)
+        rung.append((sum(alarm.rings_at == 10 for alarm in alarms), deadlines.overdue))
+
+    assert [(SLICE, True), (0, False), (0, False)] == rung

@@ -705,5 +705,4 @@ def test_session_that_is_gone_is_let_go(node, broker):
     client.leave()
     node.turn()
 
-    alarms = [alarm for _, _, alarm in broker.deadlines._heap]
-    assert [] == [alarm for alarm in alarms if getattr(alarm, "_session", None) is gone]
+    assert [] == [a for a in broker.deadlines._alarms.values() if getattr(a, "_session", None) is gone]

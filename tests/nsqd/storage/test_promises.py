@@ -273,22 +273,23 @@ class TestReadErrors:
         assert (0, 1) == (len(first.held), len(life.consumer("u", "a").held))
 
     def test_messages_with_attempts(self, life):
-        """What was in flight and is loaded one by one stays, too, with its attempts."""
+        """What was in flight and is loaded in several reads stays, too, with its attempts."""
         life.topic("t", "a")
-        for body in (b"1", b"2", b"3"):
+        one, two, three = (body * 300_000 for body in (b"1", b"2", b"3"))
+        for body in (one, two, three):
             life.publish("t", body)
         life.consumer("t", "a")
         life.checkpoint()
         life.kill()
-        life.disk.fail("read", errno.EIO, after=1, times=100)
+        life.disk.fail("read", errno.EIO, after=3, times=100)
 
         consumer = life.consumer("t", "a")
-        assert [(b"1", 2)] == [message[:2] for message in consumer.held.values()]
+        assert [(one, 2)] == [message[:2] for message in consumer.held.values()]
         life.disk.heal()
         life.now += SECOND
         life.turn()
 
-        assert [(b"1", 2), (b"2", 2), (b"3", 2)] == [message[:2] for message in consumer.held.values()]
+        assert [(one, 2), (two, 2), (three, 2)] == [message[:2] for message in consumer.held.values()]
 
     def test_at_a_start(self, life):
         """A start goes on without the log; everything is delivered once it can be read, deferred messages in time."""

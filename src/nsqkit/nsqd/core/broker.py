@@ -20,6 +20,7 @@ from nsqkit.nsqd.core.health import READING, WRITING, Health
 from nsqkit.nsqd.core.ledger import restore
 from nsqkit.nsqd.core.registry import Registry
 from nsqkit.nsqd.core.topic import Topic
+from nsqkit.nsqd.core.waste import Waste
 from nsqkit.nsqd.durability import Durability
 
 if TYPE_CHECKING:
@@ -28,14 +29,9 @@ if TYPE_CHECKING:
     from nsqkit.nsqd.core.settings import Settings
     from nsqkit.nsqd.core.store import Storage
 
+TURN: Final = 4000  # messages sent in one turn, about; more would make the others wait
+FLUSHES: Final = 256  # sessions flushed in one turn
 JOURNAL: Final = "the journal"  # cause of bad health: publishes can't be made safe
-
-DUE_BUDGET: Final = (
-    3000  # messages that become ready or time out in one turn; what else is due has the next one
-)
-DELIVERY_BUDGET: Final = (
-    16_000_000  # bytes handed to consumers in one turn, DELIVERY_COST more for each message
-)
 
 
 class Broker:
@@ -49,6 +45,7 @@ class Broker:
         self.registry = Registry()  # hears of topics and channels
         self.ids = IdSource(settings.node_id)
         self.deadlines = Deadlines()
+        self.waste = Waste(self.deadlines)
         self.health = health or Health()
         self.exiting = False
         self.changes = Changes()  # of topics, channels and pauses that a restart must know
@@ -57,9 +54,8 @@ class Broker:
         self.to_dispatch: list[Channel] = []  # to be dispatched in this turn
         self.dirty: list[Topic] = []  # topics whose checkpoints are behind
         self.outgoing: list[Session] = []  # to be flushed in this turn
+        self.left: i64 = TURN  # what may still be sent in this turn
         self.unsynced: list[tuple[str, Batch]] = []  # written, but not OK'd before the next sync
-        self.due_budget: i64 = DUE_BUDGET
-        self.delivery_budget: i64 = DELIVERY_BUDGET
         self.made: i64 = 0  # topics so far
         self._sessions_seen = 0
 
@@ -118,8 +114,6 @@ class Broker:
 
     def work(self, now: i64) -> None:
         """Do everything that is due but answering: alarms, commits, dispatches. What is too much waits for the next."""
-        self.due_budget = DUE_BUDGET
-        self.delivery_budget = DELIVERY_BUDGET
         self.deadlines.run(now)
         if self.published:
             published = self.published
@@ -129,9 +123,10 @@ class Broker:
         if self.to_dispatch:
             waiting = self.to_dispatch
             self.to_dispatch = []
+            self.left = TURN
             for index, channel in enumerate(waiting):
-                if self.delivery_budget <= 0:  # these come first in the next turn
-                    self.to_dispatch = waiting[index:] + self.to_dispatch
+                if self.left <= 0:
+                    self.to_dispatch = waiting[index:] + self.to_dispatch  # those that had nothing are first
                     break
                 channel.dispatch(now)
 
@@ -140,12 +135,17 @@ class Broker:
         if self.outgoing:
             outgoing = self.outgoing
             self.outgoing = []
+            if len(outgoing) > FLUSHES and not self.exiting:
+                # Those that wait longest and, so that an answer need not wait for thousands of consumers, the newest.
+                half = FLUSHES // 2
+                self.outgoing = outgoing[half:-half]
+                outgoing = outgoing[:half] + outgoing[-half:]
             for session in outgoing:
                 session.flush()
 
     def busy(self) -> bool:
         """Is another turn wanted, without waiting for a socket or a deadline?"""
-        return bool(self.published or self.to_dispatch or self.outgoing)
+        return bool(self.published or self.to_dispatch or self.outgoing) or self.deadlines.overdue
 
     def await_sync(self, topic: Topic, batch: Batch) -> None:
         """A batch was written and is to be answered when it is synced. One of 0 messages: the topic was deleted."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from mypy_extensions import i64
 
@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from nsqkit.wire.message import Message
 
 CHUNK: Final = 32  # messages that one consumer is sent before it is the next one's turn
-SEARCHED: Final = 64  # consumers that are asked for a message that somebody else finished
-DELIVERY_COST: Final = 500  # what a message costs of the turn's budget beside its bytes
+KIB_BITS: Final = 10  # a KiB sent counts for as much as a message
+READ_COST: Final = 100  # what a read of the log counts for, in messages sent
+FEW: Final = 64  # consumers that are asked one by one whether a message is theirs
 RETRY: Final = 1_000_000_000  # ns until a log that could not be read is tried again
 
 _NOT_IN_FLIGHT: Final = "ID not in flight"
@@ -59,6 +60,7 @@ class Channel(Alarm):
         self.queue = ReadyQueue(topic.broker.settings.mem_queue_size, topic.store, keeps=keeps)
         self.subscribers: list[Subscriber] = []
         self.departed: list[Subscriber] = []  # gone, but with messages in flight
+        self._owners: dict[bytes, Subscriber] | None = None  # who was sent what, see `_owner`
         self.willing: deque[Subscriber] = deque()  # consumers with room, whose turn comes in this order
         self.deferred: list[tuple[int, int, Message]] = []  # heap by due time
         self._serial = 0
@@ -121,11 +123,11 @@ class Channel(Alarm):
         self.broker.deadlines.set(self, due)
 
     def ring(self, now: i64) -> i64:
-        """Deferred messages are due: they become ready, as many as a turn has time for."""
+        """Deferred messages are due: they become ready."""
         heap = self.deferred
-        broker = self.broker
-        while heap and heap[0][0] <= now and broker.due_budget > 0:
-            broker.due_budget -= 1
+        deadlines = self.broker.deadlines
+        while heap and heap[0][0] <= now and deadlines.left > 0:
+            deadlines.left -= 1
             message = heappop(heap)[2]
             if message.loaded:
                 self.queue.put_back(message)
@@ -135,7 +137,7 @@ class Channel(Alarm):
         self.want_dispatch()
         if self.read_error:
             self._refill(now)
-        return max(heap[0][0], now + 1) if heap else 0
+        return heap[0][0] if heap else 0
 
     # -- what goes out
 
@@ -160,7 +162,7 @@ class Channel(Alarm):
         share: i64 = 0
         left: i64 = 0  # consumers whose turn is still to come in this round
         while willing and queue.memory_count + queue.stored_count > 0:
-            if broker.delivery_budget <= 0:
+            if broker.left <= 0:
                 self.want_dispatch()  # the next turn goes on; others come in between
                 return
             if left == 0:
@@ -169,6 +171,7 @@ class Channel(Alarm):
                 if share > CHUNK:
                     share = CHUNK
             left -= 1
+            broker.left -= 1
             subscriber = willing.popleft()
             subscriber.listed = False
             room = subscriber.room()
@@ -184,7 +187,9 @@ class Channel(Alarm):
         """Send up to `room` messages. False: the log can't be read now."""
         queue = self.queue
         session = subscriber.session
+        assert session is not None  # it has room
         out = session.out
+        owners = self._owners
         in_flight = subscriber.in_flight
         deadline: i64 = now + subscriber.msg_timeout
         flying: i64 = len(in_flight)
@@ -207,26 +212,35 @@ class Channel(Alarm):
             message.deadline = deadline
             in_flight[message.id] = message
             write_message(out, message)
+            if owners is not None:
+                owners[message.id] = subscriber
             sent += 1
         if sent:
             flying_now: i64 = len(in_flight)
             self.in_flight_count += flying_now - flying
             self.merged_count += sent - (flying_now - flying)
-            self.broker.delivery_budget -= sent * DELIVERY_COST + len(out) - before
             subscriber.message_count += sent
             session.has_output()
             self.topic.note_change()
+            grown: i64 = len(out) - before
+            self.broker.left -= sent + (grown >> KIB_BITS)
+            if owners is not None and len(owners) > 2 * (self.in_flight_count + CHUNK):
+                self._owners = None
             if subscriber.rings_at == 0:
                 self.broker.deadlines.set(subscriber, deadline)
         return readable
 
     def _refill(self, now: i64) -> bool:
         """Bring more into memory. False: the log can't be read now; everything stays there, to be tried again."""
+        queue = self.queue
+        reads = queue.read_count
         try:
-            early = self.queue.refill(now)
+            early = queue.refill(now)
         except StoreError as error:
             self.unreadable(str(error), now)
             return False
+        finally:
+            self.broker.left -= (queue.read_count - reads) * READ_COST
         if self.read_error:
             self.read_error = ""
             self.topic.reread()
@@ -290,17 +304,32 @@ class Channel(Alarm):
         message.deadline = min(now + subscriber.msg_timeout, latest)
 
     def _why_not(self, message_id: bytes) -> str:
-        """Whose is it? Only the first SEARCHED consumers are asked: a flood of wrong FINs must cost nobody else."""
-        for others in (self.subscribers, self.departed):
-            for subscriber in others[:SEARCHED]:
-                if message_id in subscriber.in_flight:
-                    return _NOT_OWNER
+        if len(self.subscribers) + len(self.departed) > FEW:
+            owner = self._owner(message_id)
+            return _NOT_IN_FLIGHT if owner is None else _NOT_OWNER
+        for subscriber in self.subscribers + self.departed:
+            if message_id in subscriber.in_flight:
+                return _NOT_OWNER
         return _NOT_IN_FLIGHT
 
-    def expire(self, message: Message) -> None:
-        """A message was not finished in time: it becomes ready again."""
+    def _owner(self, message_id: bytes) -> Subscriber | None:
+        """Whose message it is, where many may have it.
+
+        The first question has an index made, which deliveries keep up to date, and forget once it has grown by as
+        much as it was worth. So no question costs more than the deliveries did, and who is not asked pays nothing.
+        """
+        owners = self._owners
+        if owners is None:
+            owners = self._owners = {}
+            for subscriber in self.subscribers + self.departed:
+                for flying_id in subscriber.in_flight:
+                    owners[flying_id] = subscriber
+        owner = owners.get(message_id)
+        return owner if owner is not None and message_id in owner.in_flight else None
+
+    def take_back(self, message: Message) -> None:
+        """A message was not finished in time, or its consumer is gone: it becomes ready again."""
         self.in_flight_count -= 1
-        self.timeout_count += 1
         self.topic.note_change()
         self.queue.put_back(message)
         self.want_dispatch()
@@ -323,21 +352,17 @@ class Channel(Alarm):
         if subscriber not in self.subscribers:
             return
         self.subscribers.remove(subscriber)
+        subscriber.session = None
         subscriber.ready_count = 0
         if subscriber.listed:
             subscriber.listed = False
             self.willing.remove(subscriber)  # while nothing is published nobody else would take it out
         if subscriber.in_flight and not self.deleted:
+            self.departed.append(subscriber)
             if self.broker.settings.requeue_on_disconnect:
-                for message in subscriber.in_flight.values():
-                    self.in_flight_count -= 1
-                    self.requeue_count += 1
-                    self.queue.put_back(message)
-                subscriber.in_flight = {}
-                self.want_dispatch()
-            else:
-                self.departed.append(subscriber)
-        if not subscriber.in_flight:
+                subscriber.returning = True
+                self.broker.deadlines.set(subscriber, self.broker.deadlines.now)
+        else:
             self.broker.deadlines.cancel(subscriber)
         if self.ephemeral and not self.subscribers and not self.deleted:
             self.topic.delete_channel(self.name)
@@ -346,6 +371,7 @@ class Channel(Alarm):
         """Forget a consumer that is gone once nothing is in flight to it."""
         if not subscriber.in_flight and subscriber in self.departed:
             self.departed.remove(subscriber)
+            self._owners = None  # it may name who is gone
 
     # -- what operators do
 
@@ -358,27 +384,32 @@ class Channel(Alarm):
 
     def empty(self) -> None:
         """Drop everything: ready, in flight and deferred. A later FIN of such a message fails."""
-        count: i64 = self.queue.clear() + self.in_flight_count
+        count: i64 = self.queue.depth() + self.in_flight_count
+        self.broker.waste.take(self.queue.clear())
         deferred: i64 = len(self.deferred)
         self.emptied_count += count + deferred
+        waste = self.broker.waste
+        waste.take(cast("list[object]", self.deferred))
         self.deferred = []
         self.in_flight_count = 0
+        self._owners = None
         self.topic.note_change()
+        for subscriber in self.subscribers + self.departed:
+            waste.take(list[object](subscriber.in_flight.values()))
+            subscriber.in_flight = {}
+            subscriber.wake()
         for subscriber in self.departed:
-            subscriber.in_flight.clear()
             self.broker.deadlines.cancel(subscriber)
         self.departed = []
-        for subscriber in self.subscribers:
-            subscriber.in_flight.clear()
-            subscriber.wake()
 
     def delete(self) -> None:
         """Drop everything and hang up on the consumers. To be called by the topic, which forgets the channel."""
         self.deleted = True
         self.empty()
         self.broker.deadlines.cancel(self)
-        for subscriber in list(self.subscribers):
-            subscriber.session.hang_up()
+        for subscriber in self.subscribers:
+            if subscriber.session is not None:
+                subscriber.session.hang_up()
 
     def flying(self) -> list[Message]:
         """Everything in flight, to consumers present and gone."""

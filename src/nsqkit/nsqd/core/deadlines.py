@@ -2,14 +2,17 @@
 
 An alarm's owner is asked again when it rings, so an owner with thousands of deadlines keeps one entry here: the
 earliest. Setting an alarm that already rings earlier costs one comparison, and idle owners cost nothing.
+
+However much is due at one moment, a turn does SLICE of it: an alarm takes what it does from `left`, and one that
+could not do everything asks to ring again at once, which is in the next turn.
 """
 
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from typing import Final
 
 from mypy_extensions import i64
 
-MANY: Final = 64  # stale entries that are left alone
+SLICE: Final = 1000  # alarms, and messages that they move, in one turn
 
 
 class Alarm:
@@ -17,60 +20,67 @@ class Alarm:
 
     def __init__(self) -> None:
         self.rings_at: i64 = 0  # 0: not set
+        self.serial = 0  # names its entry in the heap
 
     def ring(self, now: i64) -> i64:
-        """Do what is due at `now`; return the next time to ring (later than `now`), 0 for none."""
+        """Do what is due at `now`, as far as `left` goes; return the next time to ring, 0 for none."""
         raise NotImplementedError
 
 
 class Deadlines:
-    """The alarms that are set, by time."""
+    """The alarms that are set, by time. An entry outlives its alarm, so it names the alarm and does not hold it."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[int, int, Alarm]] = []
+        self.left: i64 = SLICE  # what may still be done in this turn
+        self.now: i64 = 1  # the time of the last run: an alarm set to it rings in the next one
+        self.overdue = False  # the last run left something
+        self._heap: list[tuple[int, int]] = []  # time and serial
+        self._alarms: dict[int, Alarm] = {}  # by serial
         self._serial = 0  # ties ring in the order they were set
-        self._stale = 0  # entries whose alarm rings at another time, or not at all
 
     def set(self, alarm: Alarm, when: i64) -> None:
         """Let it ring at `when`, unless it already rings earlier."""
-        if alarm.rings_at != 0 and alarm.rings_at <= when:
-            return
         if alarm.rings_at != 0:
-            self._stale += 1
-        alarm.rings_at = when
+            if alarm.rings_at <= when:
+                return
+            del self._alarms[alarm.serial]
         self._serial += 1
-        heappush(self._heap, (int(when), self._serial, alarm))
+        alarm.rings_at = when
+        alarm.serial = self._serial
+        self._alarms[self._serial] = alarm
+        heappush(self._heap, (int(when), self._serial))
 
     def cancel(self, alarm: Alarm) -> None:
-        """Let it ring no more. Its entry must not keep a consumer that is gone in memory until it would be due."""
-        if alarm.rings_at == 0:
-            return
-        alarm.rings_at = 0
-        self._stale += 1
-        if self._stale > MANY and self._stale * 2 > len(self._heap):
-            self._heap = [entry for entry in self._heap if entry[2].rings_at == i64(entry[0])]
-            heapify(self._heap)
-            self._stale = 0
+        """Do not let it ring."""
+        if alarm.rings_at != 0:
+            alarm.rings_at = 0
+            del self._alarms[alarm.serial]
 
     def next(self) -> i64:
-        """The time of the next alarm, 0 if none is set."""
+        """The time of the next alarm, 0 if none is set; too early only when very many were cancelled."""
         heap = self._heap
+        cancelled: i64 = 0
         while heap:
-            when, _, alarm = heap[0]
-            if alarm.rings_at == i64(when):
+            when, serial = heap[0]
+            if serial in self._alarms or cancelled == SLICE:
                 return i64(when)
-            self._stale -= 1
-            heappop(heap)  # it was set to ring earlier meanwhile, or was cleared
+            heappop(heap)
+            cancelled += 1
         return 0
 
     def run(self, now: i64) -> None:
-        """Ring everything that is due."""
-        while self._heap and self._heap[0][0] <= now:
-            when, _, alarm = heappop(self._heap)
-            if alarm.rings_at != i64(when):
-                self._stale -= 1
+        """Ring what is due, as far as one turn goes."""
+        heap = self._heap
+        self.left = SLICE
+        self.now = now
+        while heap and heap[0][0] <= now and self.left > 0:
+            _, serial = heappop(heap)
+            self.left -= 1
+            alarm = self._alarms.pop(serial, None)
+            if alarm is None:
                 continue
             alarm.rings_at = 0
             again = alarm.ring(now)
             if again != 0:
-                self.set(alarm, again)
+                self.set(alarm, max(again, now))
+        self.overdue = bool(heap) and heap[0][0] <= now

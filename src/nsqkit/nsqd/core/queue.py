@@ -13,11 +13,14 @@ from typing import Final
 
 from mypy_extensions import i64
 
-from nsqkit.nsqd.core.batch import Batch
+from nsqkit.nsqd.core.batch import Batch, behind
 from nsqkit.nsqd.core.store import Extent, StoreError, TopicStore
 from nsqkit.wire.message import NOWHERE, Message
 
 READ_BLOCK: Final = 262_144  # bytes read from the log at a time
+_WINDOW: Final = 1000  # messages that are due whose bodies are looked for together
+_NEAR: Final = 8  # positions in the log: what is nearer to the one before comes with the same read
+_READS: Final = 16  # reads for bodies at a time
 _AHEAD: Final = 64  # requeued messages that never keep the log from being read, whatever the limit
 
 
@@ -30,6 +33,7 @@ class ReadyQueue:
         self.keeps = keeps  # False: drop what is beyond the limit
         self.memory_count: i64 = 0  # messages in head and items
         self.stored_count: i64 = 0  # messages in extents and matured
+        self.read_count: i64 = 0  # times that the log was read
         self.lost_count: i64 = 0  # messages that the log could not give back: damage
         self.dropped_count: i64 = 0  # messages beyond the limit of a queue that does not keep them
         self._returned_count: i64 = 0  # messages at the end of memory, put back while others wait in the log
@@ -149,6 +153,7 @@ class ReadyQueue:
         stop = extent.stop
         if self._matured:
             stop = min(stop, max(self._matured[0].position, start + 1))
+        self.read_count += 1
         batches = store.read(start, stop, READ_BLOCK)
         for batch in batches:
             self._accept(batch, extent, stop, now, early)
@@ -180,20 +185,56 @@ class ReadyQueue:
             self.memory_count += piece.count
 
     def _load_matured(self, store: TopicStore) -> None:
-        """Bring bodies of due messages into memory, at most a block of them."""
-        size: i64 = 0
-        batch: Batch | None = None
-        while self._matured and size < READ_BLOCK and self._is_next(self._matured[0]):
-            message = self._matured[0]
-            batch = _covering(message.position, store, batch)
+        """Bring bodies of the first due messages into memory, about a block, in the log's order and in few reads."""
+        window: list[Message] = []
+        for message in self._matured:
+            if len(window) == _WINDOW or not self._is_next(message):
+                break
+            window.append(message)
+        for _ in range(len(window)):
             self._matured.popleft()
+        window.sort(key=_position)
+        done: i64 = 0
+        size: i64 = 0
+        count: i64 = len(window)
+        most = self.read_count + _READS
+        try:
+            while done < count and size < READ_BLOCK and self.read_count < most:
+                stop = done + 1
+                while stop < count and window[stop].position - window[stop - 1].position <= _NEAR:
+                    stop += 1
+                self.read_count += 1
+                batches = store.read(window[done].position, window[stop - 1].position + 1, READ_BLOCK)
+                if not batches:
+                    self._lose(stop - done)
+                    done = stop
+                for batch in batches:
+                    size += len(batch.data)
+                    done = self._fill_from(batch, window, done, stop)
+        finally:
+            self._matured.extendleft(reversed(window[done:]))
+
+    def _fill_from(self, batch: Batch, window: list[Message], done: i64, stop: i64) -> i64:
+        """Give the bodies in a batch to their messages, the next ones of the window; returns how far that went."""
+        first = batch.first_position
+        index: i64 = 0
+        offset: i64 = 0
+        while done < stop and window[done].position < first + batch.count:
+            message = window[done]
+            done += 1
+            if message.position < first:
+                self._lose(1)
+                continue
+            offset = behind(batch.data, offset, message.position - first - index)
+            index = message.position - first
+            _fill(message, batch.message(index, offset))
             self.stored_count -= 1
-            if batch is None:
-                self.lost_count += 1
-            else:
-                _fill(message, batch)
-                self.put_back(message)
-                size += len(message.body)
+            self.put_back(message)
+        return done
+
+    def _lose(self, count: i64) -> None:
+        self.stored_count -= count
+        self.lost_count += count
 
     def trim(self) -> None:
         """Drop what is beyond the limit, newest first, if that is this queue's way; to be called after a dispatch."""
@@ -216,17 +257,20 @@ class ReadyQueue:
             self.memory_count -= count
             self.dropped_count += count
 
-    def clear(self) -> i64:
-        """Drop everything; returns how many messages that were."""
-        count = self.depth()
+    def clear(self) -> list[object]:
+        """Drop everything; returns what was in memory, for `Waste`."""
+        dropped: list[object] = list(self._items)
+        dropped.extend(self._matured)
+        if self._head is not None:
+            dropped.append(self._head)
         self._head = None
-        self._items.clear()
-        self._extents.clear()
-        self._matured.clear()
+        self._items = deque()
+        self._extents = deque()
+        self._matured = deque()
         self.memory_count = 0
         self.stored_count = 0
         self._returned_count = 0
-        return count
+        return dropped
 
     def in_memory(self) -> list[Batch | Message]:
         """What is in memory, in order; the batch in use only with what is left of it."""
@@ -253,24 +297,20 @@ class ReadyQueue:
 
 def load(message: Message, store: TopicStore) -> bool:
     """Read a message of which only the position is in memory. False: the log has lost it. StoreError: try again."""
-    batch = _covering(message.position, store, None)
-    if batch is not None:
-        _fill(message, batch)
-    return batch is not None
+    for batch in store.read(message.position, message.position + 1, 1):
+        if batch.first_position <= message.position:
+            index = message.position - batch.first_position
+            _fill(message, batch.message(index, batch.offset_of(index)))
+            return True
+    return False
 
 
-def _covering(position: i64, store: TopicStore, last: Batch | None) -> Batch | None:
-    """The batch that holds `position`: the one that was read last, if it does. None: the log has lost it."""
-    if last is not None and last.first_position <= position < last.first_position + last.count:
-        return last
-    batches = store.read(position, position + 1, 1)
-    return batches[0] if batches and batches[0].first_position <= position else None
-
-
-def _fill(message: Message, batch: Batch) -> None:
-    index = message.position - batch.first_position
-    found = batch.message(index, batch.offset_of(index))
+def _fill(message: Message, found: Message) -> None:
     message.id = found.id
     message.timestamp = found.timestamp
     message.body = found.body
     message.loaded = True
+
+
+def _position(message: Message) -> int:
+    return int(message.position)

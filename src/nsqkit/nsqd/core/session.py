@@ -121,14 +121,10 @@ class Heartbeat(Alarm):
 
     def __init__(self, session: Session, interval: i64, now: i64) -> None:
         super().__init__()
-        self._session: Session | None = session
+        self._session = session
         self._interval = interval
         self._tick = now + interval
         self._blocked_at: i64 = 0
-
-    def forget(self) -> None:
-        """The session is gone. The alarm stands in the heap until it is due, and must not keep the session alive."""
-        self._session = None
 
     def drained(self) -> None:
         """The client does read, however slowly."""
@@ -137,7 +133,7 @@ class Heartbeat(Alarm):
     def ring(self, now: i64) -> i64:
         """Send a heartbeat when it is time; hang up on who is silent for two intervals or does not read for one."""
         session = self._session
-        if session is None or session.closed or session.heartbeat is not self:
+        if session.closed:
             return 0
         if not session.blocked:
             self._blocked_at = 0
@@ -455,7 +451,7 @@ class Session(Publisher):
     def _start_heartbeat(self) -> None:
         interval = self.identity.heartbeat_interval
         if self.heartbeat is not None:
-            self.heartbeat.forget()
+            self.broker.deadlines.cancel(self.heartbeat)
             self.heartbeat = None
         if interval > 0:
             heartbeat = Heartbeat(self, interval, self.now)
@@ -483,7 +479,7 @@ class Session(Publisher):
         self._enter(GONE)
         self._no_longer_wait()
         if self.heartbeat is not None:
-            self.heartbeat.forget()
+            self.broker.deadlines.cancel(self.heartbeat)
             self.heartbeat = None
         self._reader.discard()
         self.broker.sessions.pop(self.number, None)

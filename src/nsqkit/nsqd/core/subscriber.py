@@ -26,13 +26,14 @@ class Subscriber(Alarm):
 
     def __init__(self, session: Session, channel: Channel) -> None:
         super().__init__()
-        self.session = session
+        self.session: Session | None = session  # None: it is gone
         self.channel = channel
         self.msg_timeout: i64 = session.identity.msg_timeout
         self.sample_rate: i64 = session.identity.sample_rate
         self.ready_count: i64 = 0  # RDY: the ceiling on messages in flight
         self.confirmed = True  # its SUB was answered; before that it gets nothing
         self.wanted: i64 = 0  # RDY until then
+        self.returning = False  # gone, and its messages are to be ready again at once
         self.listed = False  # it stands in the channel's line of willing consumers
         self.in_flight: dict[bytes, Message] = {}  # by id, in order of delivery
         self.message_count: i64 = 0
@@ -44,7 +45,8 @@ class Subscriber(Alarm):
         session = self.session
         flying: i64 = len(self.in_flight)
         if (
-            session.blocked
+            session is None
+            or session.blocked
             or session.closed
             or flying >= self.ready_count
             or len(session.out) >= OUTPUT_LIMIT
@@ -77,14 +79,15 @@ class Subscriber(Alarm):
     def ring(self, now: i64) -> i64:
         """Take back what was not finished in time."""
         again: i64 = 0
+        channel = self.channel
+        deadlines = channel.broker.deadlines
         expired: list[Message] = []
-        broker = self.channel.broker
         for message in self.in_flight.values():
-            if message.deadline <= now:
-                if broker.due_budget <= 0:
-                    again = now + 1
+            if message.deadline <= now or self.returning:
+                if deadlines.left <= 0:
+                    again = now
                     break
-                broker.due_budget -= 1
+                deadlines.left -= 1
                 expired.append(message)
                 continue
             untouched: i64 = message.delivered_at + self.msg_timeout
@@ -95,8 +98,13 @@ class Subscriber(Alarm):
                 break  # what was delivered later is due later
         for message in expired:
             del self.in_flight[message.id]
-            self.channel.expire(message)
+            channel.take_back(message)
+        count: i64 = len(expired)
+        if self.returning:
+            channel.requeue_count += count
+        else:
+            channel.timeout_count += count
         if expired:
-            self.channel.settle_departed(self)
+            channel.settle_departed(self)
             self.wake()
         return again

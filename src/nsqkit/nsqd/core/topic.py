@@ -159,7 +159,7 @@ class Topic:
             for channel in self.channels.values():
                 channel.message_count += extent.stop - extent.start
                 channel.put_extent(extent.start, extent.stop)
-        waiting.clear()
+        self.broker.waste.take(waiting.clear())
 
     def _place(self, batch: Batch) -> None:
         """Write what waited in memory, so that it does not overtake what a channel has in the log."""
@@ -243,7 +243,7 @@ class Topic:
 
     def empty(self) -> None:
         """Drop what waits here. Channels keep what they have."""
-        self.waiting.clear()
+        self.broker.waste.take(self.waiting.clear())
         self.note_change()
 
     def delete(self) -> None:
@@ -254,5 +254,6 @@ class Topic:
         self._pending = []
         for name in list(self.channels):
             self.delete_channel(name)
+        self.broker.waste.take(self.waiting.clear())
         if self.store is not None:
             self.store.delete()
