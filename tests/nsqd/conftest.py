@@ -11,6 +11,7 @@ from nsqkit.nsqd.core.settings import SECOND, Settings
 from nsqkit.nsqd.http import http_app
 from nsqkit.nsqd.memory import GcPauses
 from nsqkit.nsqd.options import NsqdOptions
+from nsqkit.nsqd.web.daemon import LongestPass
 from nsqkit.web.long_answer import Slices
 from nsqkit.web.profiler import Profiler
 from nsqkit.wire.errors import PublishFailed
@@ -31,6 +32,7 @@ class StandIn:
         self.tcp_port = 4150
         self.http_port = 4151
         self.profiler = Profiler()
+        self.longest = LongestPass(0, 0)
         self.slices = Slices()
         self.gc_pauses = GcPauses()
         self.lookupd_addresses: Sequence[str] = options.nsqlookupd_tcp_addresses
@@ -56,6 +58,17 @@ class StandIn:
         self.turn()
         if batch.state == FAILED:
             raise PublishFailed("PUB", batch.cause)
+
+    def schedule(self) -> None:
+        """Turns are taken at once."""
+
+    def longest_pass(self) -> LongestPass:
+        """What the test says."""
+        return self.longest
+
+    def forget_longest_pass(self) -> None:
+        """Begin anew."""
+        self.longest = LongestPass(0, 0)
 
     async def settle(self) -> None:
         """No topic waits for anything."""

@@ -40,3 +40,22 @@ def test_changed_metadata_are_saved():
 
     assert OK_FRAME == asyncio.run(turns_of())
     assert [b""] == asked
+
+
+def test_longest_pass():
+    """What used the CPU between two turns is told, and how long the longest turn took."""
+    cpu = iter([1.0, 1.25, 1.5, 3.5, 4.0, 4.5])
+    time_ns = iter([0, 10, 30, 40, 90, 100, 110, 120, 130])
+
+    async def turns_of() -> tuple[float, int, float, int]:
+        broker = Broker(Settings(), None)
+        clock = Clock(lambda: 0, lambda: next(time_ns))
+        turns = Turns(broker, clock, lambda: None, lambda: None, lambda: next(cpu))
+        for _ in range(3):
+            turns.run()
+        longest = turns.longest_pass, int(turns.longest_turn)
+        turns.forget()
+        turns.run()
+        return *longest, turns.longest_pass, int(turns.longest_turn)
+
+    assert (2.0, 50, 0.5, 10) == asyncio.run(turns_of())

@@ -39,6 +39,7 @@ from nsqkit.nsqd.storage.diskqueue import queues_among
 from nsqkit.nsqd.storage.files import FileStorage
 from nsqkit.nsqd.storage.segment import is_segment
 from nsqkit.nsqd.turns import Turns
+from nsqkit.nsqd.web.daemon import LongestPass
 from nsqkit.options.duration import Duration
 from nsqkit.version import NSQ_VERSION, compiled, version_line
 from nsqkit.web.long_answer import Slices
@@ -155,7 +156,13 @@ class Nsqd:
             request_timeout=Duration(options.http_client_request_timeout),
             resolve_interval=Duration(options.lookupd_resolve_interval),
         )
-        self._turns = Turns(self.broker, self.machine.clock, self._saver.after_turn, self._keeper.after_turn)
+        self._turns = Turns(
+            self.broker,
+            self.machine.clock,
+            self._saver.after_turn,
+            self._keeper.after_turn,
+            self.machine.cpu_time,
+        )
         try:
             known = metadata.load(disk, self.data_path)
             for warning in known.warnings:
@@ -327,6 +334,21 @@ class Nsqd:
                 raise StoreError(error.cause) from error
         else:
             self.turn()
+
+    def schedule(self) -> None:
+        """Have a turn at the end of this pass of the loop."""
+        self._turns.schedule()
+
+    def longest_pass(self) -> LongestPass:
+        """What held up the loop most since the start, or since `forget_longest_pass`."""
+        turns = self._turns
+        return LongestPass(
+            pass_cpu_us=round(turns.longest_pass * 1e6), turn_us=round(int(turns.longest_turn) / 1e3)
+        )
+
+    def forget_longest_pass(self) -> None:
+        """Begin anew."""
+        self._turns.forget()
 
     async def settle(self) -> None:
         """Return when no new topic waits for its channels any more, or after a short while."""

@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from starlette.types import Receive, Scope, Send
+
 from nsqkit.nsqd.core.store import StoreError
 from nsqkit.nsqd.descriptors import Door, Refused
 from nsqkit.nsqd.web import debug, info, legacy, publishing, topics
@@ -22,9 +24,25 @@ ENDPOINTS: Final[tuple[Route[Daemon], ...]] = (
 """Every endpoint, in the order of the docs."""
 
 
+class MeasuredApp(HttpApp):
+    """The application. Each pass of the loop that serves a request has a turn, which measures it.
+
+    A disk that refuses is no defect of it.
+    """
+
+    def __init__(self, nsqd: Daemon) -> None:
+        super().__init__(nsqd, ENDPOINTS, expected=(StoreError,))
+        self._schedule = nsqd.schedule
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        self._schedule()
+        await super().__call__(scope, receive, send)
+
+
 def http_app(nsqd: Daemon) -> HttpApp:
-    """The application; a disk that refuses is no defect of it."""
-    return HttpApp(nsqd, ENDPOINTS, expected=(StoreError,))
+    """The application of this daemon."""
+    return MeasuredApp(nsqd)
 
 
 def http_server(nsqd: Daemon, door: Door) -> HttpServer:

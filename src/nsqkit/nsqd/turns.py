@@ -2,10 +2,13 @@
 
 All connections that were read in a pass share one turn, so they share one write to each log, and each of them is
 flushed once. There is one timer, for the broker's next deadline; without one and without bytes nothing runs at all.
+
+Nothing may hold up the loop for long. A turn is where that is measured: each pass in which something happens has one.
 """
 
 import asyncio
 from collections.abc import Callable
+from time import thread_time
 from typing import Final
 
 from mypy_extensions import i64
@@ -21,8 +24,17 @@ class Turns:
     """`save` sees to it that changed metadata is saved, `after` looks for other work on the side."""
 
     def __init__(
-        self, broker: Broker, clock: Clock, save: Callable[[], None], after: Callable[[], None]
+        self,
+        broker: Broker,
+        clock: Clock,
+        save: Callable[[], None],
+        after: Callable[[], None],
+        cpu_time: Callable[[], float] = thread_time,
     ) -> None:
+        self.longest_pass = 0.0  # seconds of CPU from one turn to the next
+        self.longest_turn: i64 = 0  # ns of time that one turn took
+        self._cpu_time = cpu_time
+        self._cpu_at = cpu_time()
         self.broker = broker
         self.clock = clock
         self.backlog = Backlog(broker, clock)
@@ -46,6 +58,7 @@ class Turns:
         self._scheduled = False
         broker = self.broker
         now = self.clock.now()
+        began = now
         if not self.backlog.empty():
             self.backlog.work(now)
             now = self.clock.now()
@@ -61,6 +74,23 @@ class Turns:
         when = broker.deadlines.next()
         if when != 0 and (self._timer is None or when < self._timer_at):
             self._set_timer(when, now)
+        self._measure(began)
+
+    def forget(self) -> None:
+        """Begin anew with the longest ones."""
+        self.longest_pass = 0.0
+        self.longest_turn = 0
+
+    def _measure(self, began: i64) -> None:
+        """What used the CPU since the last turn did so in one pass, or in some in which next to nothing happened."""
+        cpu_at = self._cpu_time()
+        used = cpu_at - self._cpu_at
+        self._cpu_at = cpu_at
+        if used > self.longest_pass:
+            self.longest_pass = used
+        took: i64 = self.clock.now() - began
+        if took > self.longest_turn:
+            self.longest_turn = took
 
     def stop(self) -> None:
         """Set no timer any more."""

@@ -5,6 +5,7 @@ import tracemalloc
 
 import pytest
 
+from nsqkit.nsqd.web.daemon import LongestPass
 from nsqkit.web.pprof import heap_text
 
 
@@ -73,3 +74,12 @@ def test_success_is_200(http, method, target):
 def test_bad_seconds(http, seconds):
     """What is no number of seconds is refused."""
     assert 400 == http.get(f"/debug/pprof/profile?seconds={seconds}").status
+
+
+def test_longest_pass(http, nsqd):
+    """GET tells it, POST begins anew after telling it."""
+    nsqd.longest = LongestPass(pass_cpu_us=1500, turn_us=700)
+
+    assert {"pass_cpu_us": 1500, "turn_us": 700} == http.get("/debug/longest_pass").json()
+    assert {"pass_cpu_us": 1500, "turn_us": 700} == http.post("/debug/longest_pass").json()
+    assert {"pass_cpu_us": 0, "turn_us": 0} == http.get("/debug/longest_pass").json()

@@ -3,12 +3,21 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+import msgspec
+
 from nsqkit.log import Level, Log
 from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.memory import GcPauses
 from nsqkit.nsqd.options import NsqdOptions
 from nsqkit.web.long_answer import Slices
 from nsqkit.web.profiler import Profiler
+
+
+class LongestPass(msgspec.Struct):
+    """What held up the event loop most, in microseconds."""
+
+    pass_cpu_us: int  # CPU that one pass of it used
+    turn_us: int  # time that one turn of the broker took, with its writes
 
 
 class Daemon(Protocol):
@@ -42,6 +51,15 @@ class Daemon(Protocol):
 
     def set_log_level(self, level: Level) -> None:
         """Change the least severe level that is logged."""
+
+    def schedule(self) -> None:
+        """Have a turn at the end of this pass of the event loop, which measures it."""
+
+    def longest_pass(self) -> LongestPass:
+        """What held up the event loop most."""
+
+    def forget_longest_pass(self) -> None:
+        """Begin anew with that."""
 
     async def settle(self) -> None:
         """Return when no new topic waits for its channels any more, or after a short while."""

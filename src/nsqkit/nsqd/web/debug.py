@@ -4,7 +4,7 @@ import gc
 import re
 from typing import Final
 
-from nsqkit.nsqd.web.daemon import Daemon
+from nsqkit.nsqd.web.daemon import Daemon, LongestPass
 from nsqkit.web.answers import Style
 from nsqkit.web.call import Call
 from nsqkit.web.errors import BadRequest
@@ -35,6 +35,20 @@ def set_heap_trace(_: Daemon, call: Call) -> None:
     tracemalloc.stop()
     if frames > 0:
         tracemalloc.start(min(frames, MAX_TRACED_FRAMES))
+
+
+@routes.get("/debug/longest_pass", style=Style.NSQ)
+def longest_pass(nsqd: Daemon, _: Call) -> LongestPass:
+    """Tell what held up the event loop most, in microseconds, since the start or the last POST."""
+    return nsqd.longest_pass()
+
+
+@routes.post("/debug/longest_pass", style=Style.NSQ)
+def forget_longest_pass(nsqd: Daemon, _: Call) -> LongestPass:
+    """Likewise, and begin anew."""
+    longest = nsqd.longest_pass()
+    nsqd.forget_longest_pass()
+    return longest
 
 
 @routes.post("/debug/freememory")
