@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 from pathlib import Path
+from threading import Barrier, BrokenBarrierError
 
 import pytest
 
@@ -33,6 +34,19 @@ def test_jobs_are_done_in_order() -> None:
     executor.shutdown()
 
     assert list(range(100)) == done
+
+
+def test_together() -> None:
+    """Two works that wait for each other come to their end, and what one raises is raised."""
+    meeting = Barrier(2, timeout=5)
+    Machine().together([lambda: void(meeting.wait()), lambda: void(meeting.wait())])
+
+    with pytest.raises(BrokenBarrierError):
+        Machine().together([lambda: void(Barrier(2).wait(0))])
+
+
+def void(_: object) -> None:
+    """Nothing is returned."""
 
 
 @pytest.mark.parametrize("name", ["daemon", "housekeeping", "metadata"])

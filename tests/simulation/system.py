@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from random import Random
 from typing import Any, cast
@@ -30,6 +31,11 @@ class SimulatedMachine(Machine):
         """One whose jobs take the time that the loop says."""
         executor: object = loop.Executor(name)
         return cast("Executor", executor)
+
+    def together(self, works: Iterable[Callable[[], None]]) -> None:
+        """One after the other."""
+        for work in works:
+            work()
 
     def listen(self, address: str) -> Listener:
         """Nobody connects."""

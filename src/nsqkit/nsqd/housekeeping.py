@@ -79,6 +79,7 @@ class Housekeeping:
         self._misplaced = ""  # what was said of it last
         self._probing: asyncio.Future[list[str]] | None = None
         self._complaints: dict[str, str] = {}  # by what fails
+        self._machine = machine
         self._cpu_time = machine.cpu_time
         self._low = False  # space was low when it was looked at last
         self._late = False  # the last pass left topics for the next one
@@ -299,18 +300,11 @@ class Housekeeping:
         if self._memory_mode:
             for topic, store in logs:
                 errors.append(_attempt(partial(save_memory, topic, store)))
-        for (
-            synced
-        ) in self._storage.sync_jobs():  # first, so that the checkpoints name it and the next start is quick
-            synced.run()
-            synced.finish()
-            errors.append(synced.error)
+        # Syncs first, so that the checkpoints name them and the next start is quick.
+        errors += self._run_together(self._storage.sync_jobs())
         for topic, store in logs:
             store.checkpoint(record(topic, store))
-        for written in self._storage.take_jobs():
-            written.run()
-            written.finish()
-            errors.append(written.error)
+        errors += self._run_together(self._storage.take_jobs())
         for _, store in logs:
             errors.append(_attempt(store.close))
         for error in sorted(set(errors) - {""}):
@@ -318,6 +312,13 @@ class Housekeeping:
         if self._synchronous and not any(errors):
             with suppress(OSError):  # they do no harm: the next start finds that the logs have it all
                 self._storage.journal.remove(self._storage.journal.rotate())
+
+    def _run_together(self, jobs: Sequence[Job]) -> list[str]:
+        """Run jobs of different logs; returns their errors."""
+        self._machine.together([job.run for job in jobs])
+        for job in jobs:
+            job.finish()
+        return [job.error for job in jobs]
 
 
 def _attempt(act: Callable[[], object]) -> str:
