@@ -393,6 +393,24 @@ class TestDamage:
         assert [MESSAGE, message(1)] == contents.messages
         assert [f"{DATA}: skipped 200000 damaged bytes in 1 places, the first at 69"] == contents.problems
 
+    @pytest.mark.parametrize("size", [1, 4, 8, 12, 15, 20, 30, 31, 34, 35, 50, 69, 100, 512])
+    def test_zeroed_place(self, tmp_path: Path, size: int) -> None:
+        """Wherever a place is zeroed, the records before and after it are kept."""
+        messages = [message(number, b"body %d" % number) for number in range(60)]
+        whole = records(messages)
+        one = len(record(messages[10]))
+        first = len(records(messages[:10]))
+        for start in range(first, first + one):
+            data = bytearray(whole)
+            data[start : start + size] = bytes(size)
+            make(tmp_path, meta=f"60\n0,0\n0,{len(data)}\n", d0=data)
+
+            found = read(tmp_path).messages
+
+            intact = [m for m in messages if record(m) in data]
+            assert intact == [m for m in found if m in messages]
+            assert len(intact) >= 60 - 1 - (size + one - 1) // one
+
     def test_damage_does_not_spread_to_other_files(self, tmp_path: Path) -> None:
         """After a file without a single record the next one is read."""
         make(tmp_path, meta="1\n0,0\n1,35\n", d0=b"no queue at all " * 10_000, d1=RECORD)

@@ -40,6 +40,8 @@ _LENGTH_BYTES: Final = 4
 _MIN_LENGTH: Final = 26  # of a record with an empty body
 _ID_AT: Final = 14
 _ID_BYTES: Final = 16
+_TIME_END: Final = 12
+_ZEROS: Final = bytes(12)  # more than a record's beginning has: its length, attempts and time are not all nearly zero
 _NEAR_NS: Final = 1 << 59  # 18 years: two messages of one queue, unlike 8 characters of text read as a time
 _READ_BYTES: Final = 1 << 20
 _SCAN_BYTES: Final = 1 << 16  # looked through at once
@@ -313,17 +315,24 @@ class QueueReader:
     def _traces(self, at: int, timestamp: int) -> bool:
         """Whether a record was written here once, behind one of this timestamp, and was damaged."""
         header = self._read(at, _RECORD_BYTES)
-        if not any(header):
-            return True  # after a power cut: space that was allocated, and never written
+        if self._zeroed(at):
+            return True  # space that was allocated and never written, or a place that the disk gave back as zeros
         if len(header) < _RECORD_BYTES:
             low = int.from_bytes(header[:_LENGTH_BYTES].ljust(_LENGTH_BYTES, b"\x00"), "big")
             high = int.from_bytes(header[:_LENGTH_BYTES].ljust(_LENGTH_BYTES, b"\xff"), "big")
             return high >= _MIN_LENGTH and low <= self._max_length  # a write that was cut short
         if _ID.fullmatch(header, _ID_AT) is not None:
+            if not any(header[:_LENGTH_BYTES]) or not any(header[_LENGTH_BYTES:_TIME_END]):
+                return True  # a few zeros over its beginning
             fields: tuple[int, int, int, bytes] = _RECORD.unpack(header)
             return abs(fields[1] - timestamp) < _NEAR_NS  # only the length is wrong
         end = self._claimed_end(at, header)
         return end >= 0 and (self._ends_at(end) or self._end_of_likely(end) >= 0)  # only the id is wrong
+
+    def _zeroed(self, at: int) -> bool:
+        """Whether a run of zeros lies over what should be a record's beginning: it may begin before or end after."""
+        begin = max(at - len(_ZEROS) + 1, 0)
+        return _ZEROS in self._read(begin, at - begin + _RECORD_BYTES + len(_ZEROS) - 1)
 
     def _find_certain(self, at: int, end: int) -> bool:
         """Whether a record begins inside what claims to be a body, or across its end.
