@@ -127,6 +127,20 @@ class TestSegments:
         assert log.oldest() is None
         assert [8, 9] == [position for position, _ in contents(home.reopen())]
 
+    def test_the_first_file_is_gone(self, home):
+        """If a checkpoint says that somebody needs it, that is said at the start."""
+        log = home.open()
+        home.fill(log, 12)
+        checkpoint(home, log, needed_from=2)
+        os.unlink(home.path(0))
+
+        home.reopen()
+
+        assert 1 == home.storage.damaged_count
+        assert [
+            "position 4, but messages from 2 on were still to be delivered" in line for line in home.reports
+        ] == [True]
+
     def test_all_is_finished(self, home, contents):
         """The last file goes as well, and leaves an empty one: after a power cut, too, no position comes again."""
         log = home.open()

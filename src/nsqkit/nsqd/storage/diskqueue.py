@@ -41,7 +41,9 @@ _MIN_LENGTH: Final = 26  # of a record with an empty body
 _ID_AT: Final = 14
 _ID_BYTES: Final = 16
 _TIME_END: Final = 12
-_ZEROS: Final = bytes(12)  # more than a record's beginning has: its length, attempts and time are not all nearly zero
+_ZEROS: Final = bytes(
+    12
+)  # more than a record's beginning has: its length, attempts and time are not all nearly zero
 _NEAR_NS: Final = 1 << 59  # 18 years: two messages of one queue, unlike 8 characters of text read as a time
 _READ_BYTES: Final = 1 << 20
 _SCAN_BYTES: Final = 1 << 16  # looked through at once

@@ -86,6 +86,12 @@ class TopicLog(TopicStore):
         if self._segments:
             self._check_end(self._segments[-1])
             self._note_unsynced()
+        record = self._record
+        if record is not None and self._segments and record.needed_from < self._segments[0].first_position:
+            self._home.damage(
+                f"{self._directory}: the files begin at position {self._segments[0].first_position}, but messages from"
+                f" {record.needed_from} on were still to be delivered: a file was removed"
+            )
         synced = self.sync_state.reached.position
         if synced > self.written():
             self._home.damage(
@@ -274,9 +280,7 @@ class TopicLog(TopicStore):
 
     def _forget_last(self) -> None:
         """The last segment had nothing in it, and its name is wanted again."""
-        if self._file >= 0:
-            self._disk.close(self._file)
-            self._use(-1)
+        self._use(-1)
         self._reader.forget(self._segments.pop())
 
     def _roll(self) -> Segment:
