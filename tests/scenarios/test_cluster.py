@@ -228,6 +228,27 @@ def test_an_nsqd_moves_to_another_nsqlookupd(tmp_path):
         assert [] == listed(old)
 
 
+def test_an_nsqd_that_was_killed_is_found_again(tmp_path):
+    """After nsqd was killed it is gone from nsqlookupd at once; when it is back, it is found once, with all it has."""
+    lookupd = Lookupd(tmp_path / "nsqlookupd")
+    nsqd = Nsqd(tmp_path / "nsqd", [lookupd.tcp_port])
+
+    def found() -> list[int]:
+        status, body = lookupd.request("GET", "/lookup?topic=orders")
+        return [one["tcp_port"] for one in json.loads(body)["producers"]] if status == 200 else []
+
+    with running([lookupd, nsqd]):
+        nsqd.connect().publish("orders", b"one")
+        until(lambda: found() == [nsqd.tcp_port], "known")
+
+        nsqd.kill()
+        until(lambda: found() == [], "gone")
+        nsqd.start()
+        until(lambda: found() == [nsqd.tcp_port], "known again")
+
+        assert b"one" == nsqd.consumer("orders", "billing").message().body
+
+
 def test_an_outage_is_two_lines(tmp_path):
     """However often nsqd tries in vain to reach an nsqlookupd: one line says that it is lost, one that it is back."""
     lookupd = Lookupd(tmp_path / "nsqlookupd")

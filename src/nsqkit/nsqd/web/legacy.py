@@ -6,6 +6,7 @@ Errors have status 500 and their text in the envelope, as from 0.2.5 to 0.3. Who
 
 import os
 from collections.abc import Iterator
+from heapq import heappop
 from typing import Final
 
 from nsqkit.nsqd.core.channel import Channel
@@ -14,10 +15,12 @@ from nsqkit.nsqd.web.daemon import Daemon
 from nsqkit.nsqd.web.publishing import BATCH, MESSAGE, due_time, publish, publish_batch
 from nsqkit.options.duration import SECOND
 from nsqkit.web import pprof
-from nsqkit.web.answers import Style
+from nsqkit.web.answers import Answer, Style
 from nsqkit.web.call import Call
 from nsqkit.web.errors import BadRequest, Internal, NotFound, Unavailable
+from nsqkit.web.long_answer import long_text
 from nsqkit.web.routes import Routes
+from nsqkit.wire.message import Message
 
 HEAP_FILE: Final = "nsqd.mprof"
 
@@ -133,9 +136,9 @@ async def unpause_channel(nsqd: Daemon, call: Call) -> None:
 
 
 @routes.any("/dump_inflight", params="topic, channel")
-def dump_inflight(nsqd: Daemon, call: Call) -> str:
+async def dump_inflight(nsqd: Daemon, call: Call) -> Answer:
     """List what is in flight and what is deferred, as text. Times are unix seconds."""
-    return "".join(f"{line}\n" for line in _dump(_channel(nsqd, call)))
+    return await long_text(nsqd.slices, _dump(_channel(nsqd, call)))
 
 
 @routes.any("/mem_profile")
@@ -157,14 +160,20 @@ async def cpu_profile(nsqd: Daemon, call: Call) -> str:
     return await pprof.profile(nsqd, call)
 
 
-def _dump(channel: Channel) -> Iterator[str]:
+def _dump(channel: Channel) -> Iterator[bytes]:
     flying = channel.flying()
-    yield f"inFlightMessages: {len(flying)}"
+    yield b"inFlightMessages: %d\n" % len(flying)
     for message in flying:
-        yield f"  {message.id.decode()} attempts {message.attempts} until {int(message.deadline) / SECOND:.3f}"
-    yield f"deferredMessages: {len(channel.deferred)}"
-    for due, _, message in sorted(channel.deferred):
-        yield f"  {message.id.decode()} attempts {message.attempts} until {due / SECOND:.3f}"
+        yield _dumped(message, int(message.deadline))
+    deferred = list(channel.deferred)  # a heap
+    yield b"deferredMessages: %d\n" % len(deferred)
+    while deferred:
+        due, _, message = heappop(deferred)
+        yield _dumped(message, due)
+
+
+def _dumped(message: Message, until: int) -> bytes:
+    return f"  {message.id.decode()} attempts {message.attempts} until {until / SECOND:.3f}\n".encode()
 
 
 def _topic(nsqd: Daemon, name: str) -> Topic:

@@ -22,7 +22,7 @@ _ONLY_TOPIC: Final = re.compile(rb"topic=([.a-zA-Z0-9_-]{1,64})")  # nearly ever
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
 _MILLISECOND: Final = 1_000_000
 
-PORTION: Final = 16_384
+PORTION: Final = 8192
 """Bytes of a body that are cut into lines at once: a millisecond's work if they are all of one letter."""
 
 
@@ -53,6 +53,8 @@ async def publish_batch(nsqd: Daemon, call: Call, topic: str) -> None:
         data, count = _unpack(call.body, nsqd.options.max_msg_size, nsqd.options.max_body_size)
     else:
         data, count = await _split(call.body, nsqd.options.max_msg_size, nsqd.slices)
+    if len(data) > PORTION:
+        await nsqd.slices.turn()  # writing it is a piece of work of its own
     await publish(nsqd, topic, data, count, due)
 
 
