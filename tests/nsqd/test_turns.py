@@ -44,8 +44,8 @@ def test_changed_metadata_are_saved():
 
 def test_longest_pass():
     """What used the CPU between two turns is told, and how long the longest turn took."""
-    cpu = iter([1.0, 1.25, 1.5, 3.5, 4.0, 4.5])
-    time_ns = iter([0, 10, 30, 40, 90, 100, 110, 120, 130])
+    cpu = iter([1.0, 1.25, 3.5, 4.0])  # at first, and after all turns but the second, which comes too soon
+    time_ns = iter(ms * 1_000_000 for ms in (0, 10, 12, 12, 12, 20, 70, 80, 90))
 
     async def turns_of() -> tuple[float, int, float, int]:
         broker = Broker(Settings(), None)
@@ -58,4 +58,4 @@ def test_longest_pass():
         turns.run()
         return *longest, turns.longest_pass, int(turns.longest_turn)
 
-    assert (2.0, 50, 0.5, 10) == asyncio.run(turns_of())
+    assert (2.25, 50_000_000, 0.5, 10_000_000) == asyncio.run(turns_of())

@@ -17,6 +17,8 @@ from nsqkit.clock import Clock
 from nsqkit.nsqd.backlog import Backlog
 from nsqkit.nsqd.core.broker import Broker
 
+SHORT: Final = 1_000_000  # ns; passes that are shorter are not told apart
+
 _SECOND: Final = 1e9
 
 
@@ -31,10 +33,11 @@ class Turns:
         after: Callable[[], None],
         cpu_time: Callable[[], float] = thread_time,
     ) -> None:
-        self.longest_pass = 0.0  # seconds of CPU from one turn to the next
+        self.longest_pass = 0.0  # seconds of CPU, give or take SHORT
         self.longest_turn: i64 = 0  # ns of time that one turn took
         self._cpu_time = cpu_time
         self._cpu_at = cpu_time()
+        self._asked_at: i64 = 0
         self.broker = broker
         self.clock = clock
         self.backlog = Backlog(broker, clock)
@@ -68,13 +71,13 @@ class Turns:
         broker.flush()
         if broker.unsynced or broker.dirty or broker.health.reasons:
             self._after()
+        self._measure(began)
         if broker.busy() or not self.backlog.empty():
             self.schedule()
             return
         when = broker.deadlines.next()
         if when != 0 and (self._timer is None or when < self._timer_at):
             self._set_timer(when, now)
-        self._measure(began)
 
     def forget(self) -> None:
         """Begin anew with the longest ones."""
@@ -82,15 +85,18 @@ class Turns:
         self.longest_turn = 0
 
     def _measure(self, began: i64) -> None:
-        """What used the CPU since the last turn did so in one pass, or in some in which next to nothing happened."""
+        """What used the CPU since it was asked last did so in one pass, but for SHORT: asking for it costs too much."""
+        now: i64 = self.clock.now()
+        if now - began > self.longest_turn:
+            self.longest_turn = now - began
+        if now - self._asked_at < SHORT:
+            return
+        self._asked_at = now
         cpu_at = self._cpu_time()
         used = cpu_at - self._cpu_at
         self._cpu_at = cpu_at
         if used > self.longest_pass:
             self.longest_pass = used
-        took: i64 = self.clock.now() - began
-        if took > self.longest_turn:
-            self.longest_turn = took
 
     def stop(self) -> None:
         """Set no timer any more."""
