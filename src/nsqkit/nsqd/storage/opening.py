@@ -1,0 +1,166 @@
+"""Opening a log: what is in its directory is looked through, and repaired.
+
+The end is checked: a torn last batch is cut off and reported. A damaged batch further back is found when it is read
+(reader.py): it is skipped, counted, and its bytes are put aside in a file of their own. Nothing is dropped without a
+line.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mypy_extensions import i64
+
+from nsqkit.nsqd.storage import checkpoint as checkpoints
+from nsqkit.nsqd.storage.disk import write_all
+from nsqkit.nsqd.storage.reader import CHECK_BLOCK, MAX_POSITION, LogReader
+from nsqkit.nsqd.storage.segment import (
+    CHECKPOINT,
+    FILE_HEADER,
+    SUFFIX,
+    Segment,
+    file_header,
+    header_position,
+    is_segment,
+)
+
+if TYPE_CHECKING:
+    from nsqkit.nsqd.core.batch import Batch
+    from nsqkit.nsqd.core.store import TopicRecord
+    from nsqkit.nsqd.storage.files import FileStorage
+
+
+class Opening:
+    """Fills the log's list of segments; the rest of what it finds are its attributes. OSError."""
+
+    def __init__(self, home: FileStorage, directory: str, segments: list[Segment], reader: LogReader) -> None:
+        self.record: TopicRecord | None = None  # of the checkpoint, if there is one to trust
+        self.synced = checkpoints.Synced(-1, 0, 0)  # so far the log is known to be on the disk
+        self.next: i64 = 0  # the position that comes next
+        self.must_roll = False  # what follows does not follow the last segment's end
+        self._home = home
+        self._disk = home.disk
+        self._directory = directory
+        self._segments = segments
+        self._reader = reader
+        self._open()
+
+    def _open(self) -> None:
+        disk = self._disk
+        if not disk.make_directory(self._directory) and not disk.names(self._directory):
+            # What a deletion took must not come back beside what comes now.
+            disk.sync_directory(self._directory)
+        raw = disk.load(f"{self._directory}/{CHECKPOINT}")
+        if raw is not None:
+            found = checkpoints.decode(raw)
+            if found is None:
+                self._home.report(
+                    f"{self._directory}: the checkpoint is damaged; every channel gets its log again"
+                )
+            else:
+                self.record, self.synced = found
+                self.next = self.record.end
+        names = [name for name in disk.names(self._directory) if is_segment(name)]
+        for name in names:
+            self._open_segment(name, last=name == names[-1])
+        for index in range(1, len(self._segments)):
+            self._segments[index - 1].stop = self._segments[index].first_position
+        if self._segments:
+            self._check_end(self._segments[-1])
+        record = self.record
+        if record is not None and self._segments and record.needed_from < self._segments[0].first_position:
+            self._home.damage(
+                f"{self._directory}: the files begin at position {self._segments[0].first_position}, but messages from"
+                f" {record.needed_from} on were still to be delivered: a file was removed"
+            )
+        synced = self.synced.position
+        if synced > self._written():
+            self._home.damage(
+                f"{self._directory}: the log ends at position {self._written()}, but was on the disk up to {synced}:"
+                " a file was removed or cut short"
+            )
+        self._reader.close()
+        self._reader.opening = False
+
+    def _written(self) -> i64:
+        return self._segments[-1].stop if self._segments else 0
+
+    def _open_segment(self, name: str, *, last: bool) -> None:
+        """Take in a file. The position is in its name too, so a damaged header costs nothing if batches follow."""
+        path = f"{self._directory}/{name}"
+        position: i64 = int(name.removesuffix(SUFFIX))
+        file = self._disk.open(path)
+        try:
+            segment = Segment(path, position, self._disk.size(file))
+            whole = header_position(self._disk.read(file, FILE_HEADER, 0)) == position
+            if whole or self._reader.next_whole(segment, file, FILE_HEADER) >= 0:
+                self._segments.append(segment)
+            if not whole:
+                self._mend(segment, file, name, last)
+        finally:
+            self._disk.close(file)
+
+    def _mend(self, segment: Segment, file: int, name: str, last: bool) -> None:
+        """Do something about a file without a header of ours."""
+        path = segment.path
+        try:
+            if self._segments and self._segments[-1] is segment:
+                self._home.damaged_count += 1
+                self._home.report(f"{path}: the header was damaged, and is made anew")
+                write_all(self._disk, file, [file_header(segment.first_position)], 0)
+            elif segment.size <= FILE_HEADER:
+                self._disk.remove(path)  # it was being made when the process died
+                if not last or self.next > segment.first_position:
+                    self._home.damaged_count += 1
+                    self._home.report(f"{path}: all that was in it is gone")
+            else:
+                self._home.damaged_count += 1
+                self._home.report(
+                    f"{path}: no segment of a log, or all of it is damaged; set aside as {name}.damaged"
+                )
+                self._disk.rename(path, path + ".damaged")
+        except OSError as error:
+            self._home.report(f"{path}: can't be changed: {error.strerror}")
+
+    def _check_end(self, segment: Segment) -> None:
+        """Find the last whole batch, and cut off what is behind it."""
+        offset: i64 = FILE_HEADER
+        position = segment.first_position
+        synced = self.synced
+        if synced.segment == segment.first_position and FILE_HEADER <= synced.offset <= segment.size:
+            offset = synced.offset
+            position = synced.position
+        size = segment.size
+        while offset < segment.size:
+            found: list[Batch] = []
+            offset = self._reader.scan(segment, offset, 0, MAX_POSITION, CHECK_BLOCK, found)
+            if found:
+                position = max(position, found[-1].first_position + found[-1].count)
+        if segment.size < size:
+            self._cut_off(segment, size)
+        segment.stop = position
+        if self.next > position:
+            self.must_roll = True  # a power cut took what the checkpoint knows of: positions never repeat
+        else:
+            self.next = position
+
+    def _cut_off(self, segment: Segment, size: i64) -> None:
+        """Cut off what is behind the last whole batch. A copy stays, if there is anything in it."""
+        self._home.torn_count += 1
+        file = self._disk.open(segment.path)
+        try:
+            torn = self._disk.read(file, int(size - segment.size), int(segment.size))
+            aside = ""
+            if torn.strip(b"\x00"):
+                aside = f", kept in {segment.path}.torn-{segment.size}"
+                self._disk.replace(f"{segment.path}.torn-{segment.size}", torn)
+            self._disk.truncate(file, int(segment.size))
+            line = (
+                f"cut off {size - segment.size} bytes of an incomplete batch at offset {segment.size}{aside}"
+            )
+        except OSError as error:
+            self.must_roll = True
+            line = f"incomplete batch at offset {segment.size}, which can't be cut off: {error.strerror}"
+        finally:
+            self._disk.close(file)
+        self._home.report(f"{segment.path}: {line}")
