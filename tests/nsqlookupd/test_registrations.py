@@ -1,5 +1,6 @@
 """The database of registrations: what each operation leaves behind, and the database of the spec beside it."""
 
+import gc
 from collections import Counter
 
 import pytest
@@ -8,7 +9,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from nsqkit.names import is_ephemeral
-from nsqkit.nsqlookupd.registrations import NEVER, PORTION, Channel, Peer, Registrations, TooMany
+from nsqkit.nsqlookupd.registrations import (
+    FREEZE_EVERY,
+    NEVER,
+    PORTION,
+    Channel,
+    Peer,
+    Registrations,
+    TooMany,
+)
 from tests.nsqlookupd.conftest import INACTIVE_AFTER, MOST, MOST_OF_PEER, NOW, SECOND, TOMBSTONE_LIFETIME
 from tests.nsqlookupd.views import everything, find, nodes, topics_of
 
@@ -654,6 +663,20 @@ def test_names_are_limited():
     registrations.delete_topic("t")
     registrations.create_topic("w")
     assert ["u", "v", "w"] == sorted(registrations.topics(NOW))
+
+
+def test_garbage_collector_is_spared(registrations, join):
+    """What is registered is not looked at again and again, however much it is."""
+    peer = join("a")
+    gc.unfreeze()
+    gc.collect()
+    try:
+        for number in range(MOST_OF_PEER // 2):
+            registrations.register(peer, f"t{number}", "c")
+
+        assert gc.get_freeze_count() > FREEZE_EVERY
+    finally:
+        gc.unfreeze()
 
 
 def test_peer_with_much_leaves_in_portions(registrations, join):

@@ -11,6 +11,7 @@ has its topic. Names of topics and channels outlive their producers; only epheme
 or, when the last connection that had them broke, after the time in which nsqds come back.
 """
 
+import gc
 from collections import OrderedDict, deque
 from collections.abc import Mapping
 from typing import Final
@@ -23,6 +24,13 @@ NEVER: Final = -(2**64)
 
 PORTION: Final = 1000
 """Registrations of a peer that has gone that are taken back in one step."""
+
+FREEZE_EVERY: Final = 10_000
+"""Names and entries after which the garbage collector is told to look at what there is no more.
+
+It finds nothing there: what is forgotten is taken apart. But a million of them would keep it, and everybody, for a
+second each time that it looks.
+"""
 
 
 class TooMany(Exception):
@@ -96,6 +104,7 @@ class Registrations:
         self._most_of_peer = most_of_peer
         self._names = 0  # topics and channels
         self._entries = 0  # one for each topic and each channel that a peer has
+        self._freeze_at = FREEZE_EVERY  # names and entries
         self._leaving: deque[Peer] = deque()
         self._inactive_after = inactive_after
         self._tombstone_lifetime = tombstone_lifetime
@@ -251,6 +260,9 @@ class Registrations:
             raise TooMany(f"more than --max-registrations-per-nsqd={self._most_of_peer}")
         if self._entries >= self._most:
             raise TooMany(f"more than --max-registrations={self._most}")
+        if self._names + self._entries >= self._freeze_at:
+            self._freeze_at = self._names + self._entries + FREEZE_EVERY
+            gc.freeze()
 
     def _add_name(self) -> None:
         if self._names >= self._most:
