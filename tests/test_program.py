@@ -1,11 +1,14 @@
 """A daemon's program: messages and exit codes. The daemon itself is replaced."""
 
+import os
+import signal
 from dataclasses import dataclass
 
 import pytest
 
 from nsqkit import program
 from nsqkit.errors import StartError
+from nsqkit.log import Log
 from nsqkit.options import option
 from nsqkit.options.daemon import DaemonOptions
 from nsqkit.version import version_line
@@ -70,12 +73,11 @@ def test_help(capsys, daemon):
     assert [] == daemon.started
 
 
-def test_unknown_flag_shows_the_usage(capsys, daemon):
-    """A command line that cannot be understood is exit code 2, with message and usage."""
+def test_unknown_flag_is_named(capsys, daemon):
+    """A command line that cannot be understood is exit code 2, with a message and where to read more."""
     assert 2 == daemon.main("--no-such-flag=1")
-    assert capsys.readouterr().err.startswith(
-        "sample: flag provided but not defined: -no-such-flag\nUsage of sample:\n"
-    )
+    expected = "sample: flag provided but not defined: -no-such-flag\nsample --help tells more\n"
+    assert expected == capsys.readouterr().err
     assert [] == daemon.started
 
 
@@ -95,8 +97,8 @@ def test_flag_of_a_later_feature_is_named(capsys, daemon):
     ],
 )
 def test_impossible_settings_are_fatal(flag, text, capfd, daemon):
-    """A value that makes no sense is exit code 1 and a FATAL line."""
-    assert 1 == daemon.main(flag)
+    """A value that makes no sense is exit code 2 and a FATAL line."""
+    assert 2 == daemon.main(flag)
 
     err = capfd.readouterr().err
     assert err.startswith("[sample] ")
@@ -111,6 +113,63 @@ def test_failing_start_is_fatal(capfd, daemon):
     assert 1 == daemon.main()
     expected = " FATAL: failed to instantiate sample - listen (127.0.0.1:1) failed - address already in use\n"
     assert capfd.readouterr().err.endswith(expected)
+
+
+def test_bad_value_in_the_config_file_is_fatal(capfd, daemon, tmp_path):
+    """A value of the config file that makes no sense is the same exit code as on the command line."""
+    path = tmp_path / "sample.cfg"
+    path.write_text("most = 101\n", encoding="utf-8")
+
+    assert 2 == daemon.main(f"--config={path}")
+    assert capfd.readouterr().err.endswith(" FATAL: failed to instantiate sample - --most must be [0,100]\n")
+
+
+def test_hangup_is_ignored_from_the_beginning(daemon, monkeypatch):
+    """A SIGHUP while the daemon is being loaded does not kill it."""
+    before = signal.getsignal(signal.SIGHUP)
+
+    def serve(*_):
+        os.kill(os.getpid(), signal.SIGHUP)
+        return 0
+
+    monkeypatch.setattr(daemon, "serve", serve)
+    try:
+        assert 0 == daemon.main()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+class Running:
+    """A daemon that gets signals once it runs."""
+
+    def __init__(self, *signals: int):
+        self.signals = signals
+
+    async def __aenter__(self):
+        for number in self.signals:
+            os.kill(os.getpid(), number)
+        return self
+
+    async def __aexit__(self, *_):
+        pass
+
+
+def test_hangup_is_a_line_while_it_runs():
+    """A SIGHUP is ignored and logged; SIGTERM stops."""
+    lines: list[str] = []
+
+    assert 0 == program.run(lambda: Running(signal.SIGHUP, signal.SIGTERM), Log(write=lines.append))
+    assert [True] == [
+        line.endswith(" WARNING: SIGHUP: ignored, there is nothing to reload\n") for line in lines
+    ]
+
+
+def test_parser_says_what_is_wrong_in_two_lines(capsys):
+    """argparse's usage is left to --help."""
+    with pytest.raises(SystemExit, match="2"):
+        program.Parser(prog="sample").parse_args(["--x"])
+
+    assert "sample: unrecognized arguments: --x\nsample --help tells more\n" == capsys.readouterr().err
 
 
 def test_unknown_config_keys_are_logged(capfd, daemon, tmp_path):

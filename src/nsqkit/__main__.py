@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             code: int = module.main(rest)
             return code
         case [name, *_]:
-            print(f"nsqkit: there is no command {name!r}\n\n{usage()}", file=sys.stderr)
+            print(f"nsqkit: there is no command {name!r}\nnsqkit --help tells more", file=sys.stderr)
         case _:
             print(usage(), file=sys.stderr)
     return 2

@@ -1,15 +1,15 @@
 """Errors a user of the package may want to catch.
 
 NsqkitError
-├── StartError            a daemon cannot start: lock, address, damaged metadata
+├── StartError            a daemon cannot start: lock, address, damaged metadata; exit 1
 ├── PublishError          messages that a program publishes are not taken
 │   ├── BadTopicName      the topic may not be called this
 │   ├── EmptyMessage      a body is empty, or there is none
 │   ├── MessageTooLarge   a body, or all of them together, exceeds a limit
 │   ├── BadDelay          the delay is negative, or exceeds its limit
 │   └── NotKept           the disk failed, or the daemon is stopping
-└── OptionError           an option's value makes no sense; exit 1
-    ├── ConfigFileError   the config file cannot be read or holds a bad value; exit 1
+└── OptionError           an option's value makes no sense; exit 2
+    ├── ConfigFileError   the config file cannot be read or holds a bad value; exit 2
     └── FlagError         the command line cannot be understood; exit 2
 """
 

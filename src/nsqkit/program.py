@@ -1,22 +1,27 @@
 """What every daemon's program does around the daemon: options, messages, exit codes, signals.
 
 0   stopped as asked, or --help, --version
-1   an option's value, the config file or the machine does not allow a start
-2   the command line cannot be understood
+1   the machine does not allow a start now: an address in use, a data path that is locked, missing or damaged
+2   a flag or a value on the command line or in the config file is wrong, and stays wrong
+
+SIGTERM and SIGINT stop; SIGHUP is for reloading, and ignored with a line until there is something to reload.
 """
 
+import argparse
 import asyncio
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from typing import Any, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 from nsqkit.errors import ConfigFileError, FlagError, OptionError, StartError
 from nsqkit.log import Log, keep_standard_descriptors_open
-from nsqkit.options.command_line import load, parse, usage
+from nsqkit.options.command_line import CommandLine, load, parse, usage
 from nsqkit.options.daemon import DaemonOptions
 from nsqkit.version import version_line
+
+SIGHUP_IGNORED: Final = "SIGHUP: ignored, there is nothing to reload"
 
 AnyOptions = TypeVar("AnyOptions", bound=DaemonOptions)
 
@@ -32,17 +37,23 @@ def main(
     `serve` is expected to load the daemon when it is called: --version and errors are answered without it.
     """
     keep_standard_descriptors_open()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it must not kill before there is a loop, either
     try:
         line = parse(options, sys.argv[1:] if argv is None else argv)
     except FlagError as error:
-        print(f"{program}: {error}\n{usage(program, options)}", file=sys.stderr)
-        return 2
+        return wrong_usage(program, str(error))
     if line.help:
         print(usage(program, options))
         return 0
     if line.version:
         print(version_line(program))
         return 0
+    return _start(program, options, line, serve)
+
+
+def _start(
+    program: str, options: type[AnyOptions], line: CommandLine, serve: Callable[[AnyOptions, Log], int]
+) -> int:
     log = Log(f"[{program}] ")
     try:
         loaded = load(options, line)
@@ -52,30 +63,47 @@ def main(
         return serve(loaded, log)
     except FlagError as error:
         print(f"{program}: {error}", file=sys.stderr)
-        return 2
     except ConfigFileError as error:
         log.fatal(str(error))
-    except (OptionError, StartError) as error:
+    except OptionError as error:
         log.fatal(f"failed to instantiate {program} - {error}")
+    except StartError as error:
+        log.fatal(f"failed to instantiate {program} - {error}")
+        return 1
     finally:
         log.flush()
-    return 1
+    return 2
 
 
-def run(daemon: Callable[[], AbstractAsyncContextManager[Any]]) -> int:
+def wrong_usage(program: str, text: str) -> int:
+    """Say what is wrong with a command line, and where to look; the exit code."""
+    print(f"{program}: {text}\n{program} --help tells more", file=sys.stderr)
+    return 2
+
+
+class Parser(argparse.ArgumentParser):
+    """One that does not print its whole usage before what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and exit."""
+        sys.exit(wrong_usage(self.prog, message))
+
+
+def run(daemon: Callable[[], AbstractAsyncContextManager[Any]], log: Log) -> int:
     """Run what `daemon` makes until SIGTERM or SIGINT; the program's exit code. StartError if it can't start."""
     import uvloop  # noqa: PLC0415 - embedding works with any loop
 
     _raise_file_limit()
-    return uvloop.run(_until_told(daemon))
+    return uvloop.run(_until_told(daemon, log))
 
 
-async def _until_told(daemon: Callable[[], AbstractAsyncContextManager[Any]]) -> int:
+async def _until_told(daemon: Callable[[], AbstractAsyncContextManager[Any]], log: Log) -> int:
     running = daemon()
     loop = asyncio.get_running_loop()
     wanted = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, wanted.set)
+    loop.add_signal_handler(signal.SIGHUP, log.warning, SIGHUP_IGNORED)
     async with running:
         await wanted.wait()
     return 0

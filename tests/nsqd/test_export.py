@@ -380,19 +380,28 @@ class TestRefusals:
         export.target = str(tmp_path / "file" / "out")
 
         assert 1 == export(node.stop())
-        assert "Not a directory" in export.err
+        assert f"can't write to {export.target}: Not a directory" in export.err
+
+    def test_a_wrong_directory(self, export, tmp_path):
+        """A directory without metadata and logs is no data path: an export of nothing would look like a success."""
+        wrong = tmp_path / "wrong"
+        wrong.mkdir()
+
+        assert 1 == export(str(wrong))
+        assert f"{wrong} is no data path of nsqd: it has no nsqd.dat and no logs" in export.err
+        assert not os.path.exists(export.target)
 
     @pytest.mark.parametrize(
         "flags",
         [[], ["--to=x"], ["--data-path=x", "--to=y", "--max-bytes-per-file=0"], ["--data=x", "--to=y"]],
     )
     def test_wrong_usage(self, flags, capsys):
-        """The usage is shown, and the exit code is 2."""
+        """Two lines say what is wrong and where to read more, and the exit code is 2."""
         with pytest.raises(SystemExit) as stopped:
             main(flags)
 
         assert 2 == stopped.value.code
-        assert "usage: nsqkit export" in capsys.readouterr().err
+        assert "nsqkit export --help tells more" == capsys.readouterr().err.splitlines()[1]
 
     def test_help(self, capsys):
         """It says what is kept, and what is not."""

@@ -7,6 +7,7 @@ import signal
 import pytest
 
 from nsqkit import __main__ as program
+from nsqkit.log import Log
 from nsqkit.up import cli
 from nsqkit.up.supervisor import Supervisor
 from nsqkit.version import version_line
@@ -46,19 +47,19 @@ def test_flags_behind_two_dashes_are_not_ours():
         ),
         (["--mem-queue-size=0"], 2, "not defined: -mem-queue-size; flags for every nsqd go behind --"),
         (["--nsqd=x"], 2, 'invalid value "x" for flag -nsqd: not a whole number'),
-        (["--nsqd=0"], 1, "--nsqd must be [1,64]"),
+        (["--nsqd=0"], 2, "--nsqd must be [1,64]"),
         (["--", "--node-id=1"], 2, "--node-id can't be the same for every nsqd: it is the nsqd's number"),
-        (["--", "--max-rdy-count=0"], 1, "--max-rdy-count must be"),
+        (["--", "--max-rdy-count=0"], 2, "--max-rdy-count must be"),
         (
             ["--base-port=65000", "--nsqd=64", "--host=192.0.2.1"],
             1,
             "--host must be an address of this machine",
         ),
-        (["--config=/nowhere/up.toml"], 1, "failed to load config file /nowhere/up.toml"),
+        (["--config=/nowhere/up.toml"], 2, "failed to load config file /nowhere/up.toml"),
     ],
 )
 def test_error_says_what_to_do(words, code, text, capsys):
-    """Wrong usage is exit code 2, a value or a machine that does not fit is 1; the text names it."""
+    """A wrong flag or value is exit code 2, a machine that does not fit is 1; the text names it."""
     assert code == cli.main(words)
 
     errors = capsys.readouterr().err
@@ -136,10 +137,29 @@ def test_signals(signals, told, disposition):
 
     async def scene() -> list[str]:
         supervisor = Recorder(*signals)
-        assert 7 == await cli._until_told(supervisor)
+        assert 7 == await cli._until_told(supervisor, Log(), lambda: True)
         return supervisor.told
 
     assert told == asyncio.run(scene())
+
+
+def test_hangup_while_the_terminal_is_there_is_ignored(disposition):
+    """A SIGHUP that somebody sends is one line in the log, and stops nothing."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    lines: list[str] = []
+
+    async def scene() -> list[str]:
+        supervisor = Recorder(signal.SIGHUP, signal.SIGTERM)
+
+        def note(line: str) -> None:
+            lines.append(line)
+            supervisor._noted.set()
+
+        await cli._until_told(supervisor, Log(write=note), cli.terminal_watch())
+        return supervisor.told
+
+    assert ["stop"] == asyncio.run(scene())
+    assert [True] == ["WARNING: SIGHUP: ignored" in line for line in lines]
 
 
 def test_nohup_is_respected(disposition):
@@ -148,7 +168,7 @@ def test_nohup_is_respected(disposition):
 
     async def scene() -> list[str]:
         supervisor = Recorder(signal.SIGHUP, signal.SIGTERM)
-        await cli._until_told(supervisor)
+        await cli._until_told(supervisor, Log(), lambda: True)
         return supervisor.told
 
     assert ["stop"] == asyncio.run(scene())

@@ -230,6 +230,15 @@ def test_deflate_level(asked, most, got):
     assert got == agreed(limits, feature_negotiation=True, deflate=True, deflate_level=asked).deflate_level
 
 
+@pytest.mark.parametrize("most,got", [(9, 6), (3, 3)])
+def test_deflate_level_without_deflate(most, got):
+    """Whoever gets no deflate is told the default level, whatever he asked for."""
+    limits = Limits()
+    limits.max_deflate_level = most
+
+    assert got == agreed(limits, feature_negotiation=True, deflate=False, deflate_level=1).deflate_level
+
+
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

@@ -16,6 +16,7 @@ from nsqkit.bench import report, scenarios, server
 from nsqkit.bench.clients import BenchError
 from nsqkit.bench.frames import STAMP_BYTES
 from nsqkit.bench.scenarios import Case
+from nsqkit.program import Parser
 
 DEFAULT_SCENARIOS: Final = ("pub", "consume", "pubsub", "latency")
 DEFAULT_BATCHES: Final = {"pub": (1, 20, 200), "pubsub": (200,)}
@@ -78,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Every option, declared once."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="nsqkit bench",
         description=_DESCRIPTION,
         epilog=_EPILOG,

@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _serve(options: NsqdOptions, log: Log) -> int:
     from nsqkit.nsqd.daemon import Nsqd  # noqa: PLC0415 - --version does without
 
-    return program.run(lambda: Nsqd(options, log))
+    return program.run(lambda: Nsqd(options, log), log)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from typing import Final
 
 from mypy_extensions import i64
 
+from nsqkit.address import peer_address
 from nsqkit.nsqd.core.session import Outlet, Session
 from nsqkit.nsqd.turns import Turns
 from nsqkit.wire.compression import Deflate, Snappy
@@ -72,7 +73,7 @@ class Connection(Outlet):
         self._transport = transport
         transport.set_write_buffer_limits(high=HIGH_WATER, low=LOW_WATER)
         turns = self._turns
-        address = _address(transport.get_extra_info("peername"))
+        address = peer_address(transport.get_extra_info("peername"))
         self._session = Session(turns.broker, self, address, turns.clock.now())
         self._connections.add(self)
 
@@ -258,11 +259,3 @@ class Connection(Outlet):
             transport.pause_reading()
         else:
             transport.resume_reading()
-
-
-def _address(peer: object) -> str:
-    """host:port of a peer, `@` for a unix socket."""
-    if isinstance(peer, tuple) and len(peer) >= 2:
-        host, port = peer[0], peer[1]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return "@"

@@ -26,6 +26,7 @@ from nsqkit.nsqd.storage.disk import Disk
 from nsqkit.nsqd.storage.diskqueue import Queue, StoredMessage, find_queues, write_queue
 from nsqkit.nsqd.storage.files import FileStorage
 from nsqkit.nsqd.storage.segment import is_segment
+from nsqkit.program import Parser
 from nsqkit.wire.message import Message
 
 MAX_BYTES_PER_FILE: Final = 104_857_600  # NSQ's own
@@ -66,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Every option, declared once."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="nsqkit export",
         description=_DESCRIPTION,
         epilog=_EPILOG,
@@ -132,7 +133,8 @@ class ReadOnlyDisk(Disk):
 
 
 def _refusal(path: str = "") -> OSError:
-    return OSError(errno.EROFS, "an export changes nothing", path)
+    text = "a repair would change it, and an export changes nothing; start nsqd once on it, and stop it"
+    return OSError(errno.EROFS, text, path or "a topic's log")
 
 
 def _export(data_path: str, target: str, max_bytes_per_file: int) -> int:
@@ -151,7 +153,10 @@ def _export(data_path: str, target: str, max_bytes_per_file: int) -> int:
         0,
     )
     _check_journal(storage, {topic.name for topic in topics})
-    os.makedirs(target, mode=0o700, exist_ok=True)
+    try:
+        os.makedirs(target, mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise ExportError(f"can't write to {target}: {error.strerror}") from error
     try:
         return _write(storage, topics, target, max_bytes_per_file)
     except BaseException:
@@ -189,10 +194,11 @@ def _check_target(data_path: str, target: str) -> None:
 def _topics(data_path: str) -> list[metadata.TopicState]:
     """The topics that nsqd would have after a start, sorted."""
     known = metadata.load(Disk(), data_path)
+    entries = os.listdir(data_path)
     for warning in known.warnings:
         _say(warning)
     topics = {topic.name: topic for topic in known.topics}
-    for name in os.listdir(data_path):
+    for name in entries:
         path = os.path.join(data_path, name)
         topic = topic_of_directory(name)
         if topic is None or topic in topics or not os.path.isdir(path):
@@ -205,6 +211,8 @@ def _topics(data_path: str) -> list[metadata.TopicState]:
         if has_log:
             _say(f"nsqd.dat does not name {topic}, but its log is there")
             topics[topic] = metadata.TopicState(topic)
+    if not topics and metadata.FILE_NAME not in entries:
+        raise ExportError(f"{data_path} is no data path of nsqd: it has no {metadata.FILE_NAME} and no logs")
     return [topics[name] for name in sorted(topics)]
 
 

@@ -12,7 +12,7 @@ from nsqkit.log import Level
 from nsqkit.nsqd.durability import Durability
 from nsqkit.options import FLOATS, Duration, DurationOption, IgnoredFlag, Words, declared, option
 from nsqkit.options.daemon import LOG_LEVELS, VERBOSE, DaemonOptions
-from nsqkit.options.kinds import INT, PATH, STRING, PathOption
+from nsqkit.options.kinds import INT, PATH, STRING, ListenAddress, PathOption
 
 NODE_IDS = 1024
 """Node ids are below this: a message id has ten bits for them."""
@@ -98,13 +98,21 @@ class NsqdOptions(DaemonOptions):
     )
 
     tcp_address: str = option(
-        "0.0.0.0:4150", "host:port for clients, or the path of a unix socket", group="Network"
+        "0.0.0.0:4150",
+        "host:port for clients, or the path of a unix socket, with a / in it; no host, 0.0.0.0 and :: are every "
+        "address, IPv6 included",
+        kind=ListenAddress(unix=True),
+        group="Network",
     )
     http_address: str = option(
-        "0.0.0.0:4151", "host:port for HTTP, or the path of a unix socket; empty: no HTTP"
+        "0.0.0.0:4151",
+        "host:port for HTTP, or the path of a unix socket; empty: no HTTP",
+        kind=ListenAddress(unix=True, empty=True),
     )
     https_address: str = option(
-        "0.0.0.0:4152", "host:port for HTTPS, opened only with a certificate; empty: no HTTPS"
+        "0.0.0.0:4152",
+        "host:port for HTTPS, opened only with a certificate; empty: no HTTPS",
+        kind=ListenAddress(unix=True, empty=True),
     )
     broadcast_address: str = option(
         socket.gethostname,
@@ -251,8 +259,21 @@ class NsqdOptions(DaemonOptions):
         (), "an experiment to turn on; may be repeated", later="zone awareness"
     )
 
+    def fit(self, given: set[str]) -> None:
+        """Move defaults below or above a limit that was given; NSQ does not compare them at all."""
+        for _ in _ORDERED:  # what was moved may push the next one
+            for lower, upper in _ORDERED:
+                low, high = getattr(self, lower), getattr(self, upper)
+                if low <= high:
+                    continue
+                if lower not in given:
+                    object.__setattr__(self, lower, high)
+                elif upper not in given:
+                    object.__setattr__(self, upper, low)
+                    given.add(upper)
+
     def check(self) -> None:
-        """Compare limits with defaults, and put percentiles in order."""
+        """Compare limits, and put percentiles in order."""
         for lower, upper in _ORDERED:
             low, high = getattr(self, lower), getattr(self, upper)
             if low > high:
@@ -274,6 +295,7 @@ class NsqdOptions(DaemonOptions):
 
 _ORDERED = (
     ("msg_timeout", "max_msg_timeout"),
+    ("min_output_buffer_timeout", "max_output_buffer_timeout"),
     ("min_output_buffer_timeout", "output_buffer_timeout"),
     ("output_buffer_timeout", "max_output_buffer_timeout"),
 )

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from nsqkit.address import join_address
+from nsqkit.address import peer_address
 from nsqkit.log import Log
 from nsqkit.nsqlookupd.registrations import Registrations
 from nsqkit.nsqlookupd.session import Session
@@ -52,7 +52,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client connected."""
         self._transport = transport
-        self._address = _address(transport.get_extra_info("peername"))
+        self._address = peer_address(transport.get_extra_info("peername"))  # @: gone already
         self._session = Session(self._registrations, self._address, self._introduction, self._log)
         self._deadline = asyncio.get_running_loop().call_later(self._handshake_s, self._give_up)
         self._connections.add(self)
@@ -148,8 +148,3 @@ def keep_alive(sock: socket.socket) -> None:
         for name, value in KEEPALIVE:
             if hasattr(socket, name):  # not everywhere under this name
                 sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-
-
-def _address(peer: tuple[str, int] | None) -> str:
-    """host:port, as /lookup shows it."""
-    return "?" if peer is None else join_address(peer[0], peer[1])  # None: it is gone already

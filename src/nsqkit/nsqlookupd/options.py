@@ -3,10 +3,9 @@
 import socket
 from dataclasses import dataclass
 
-from nsqkit.errors import OptionError
 from nsqkit.options import Duration, DurationOption, option
 from nsqkit.options.daemon import DaemonOptions
-from nsqkit.options.kinds import STRING
+from nsqkit.options.kinds import STRING, ListenAddress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,8 +14,13 @@ class NsqlookupdOptions(DaemonOptions):
 
     log_prefix: str = option("[nsqlookupd] ", "put before each log line")
 
-    tcp_address: str = option("0.0.0.0:4160", "host:port for nsqds", group="Network")
-    http_address: str = option("0.0.0.0:4161", "host:port for HTTP")
+    tcp_address: str = option(
+        "0.0.0.0:4160",
+        "host:port for nsqds; no host, 0.0.0.0 and :: are every address, IPv6 included",
+        kind=ListenAddress(unix=False),
+        group="Network",
+    )
+    http_address: str = option("0.0.0.0:4161", "host:port for HTTP", kind=ListenAddress(unix=False))
     broadcast_address: str = option(
         socket.gethostname,
         "address told to nsqds, which ask there over HTTP for the channels of new topics",
@@ -44,10 +48,3 @@ class NsqlookupdOptions(DaemonOptions):
     max_registrations_per_nsqd: int = option(
         200_000, "topics and channels that one nsqd may register", within=(1, None)
     )
-
-    def check(self) -> None:
-        """Refuse paths of unix sockets: what listens there has no address that others could be told."""
-        for flag, address in (("tcp-address", self.tcp_address), ("http-address", self.http_address)):
-            _, colon, port = address.rpartition(":")
-            if not colon or not port.isdigit():
-                raise OptionError(f"--{flag} must be host:port, not {address!r}")

@@ -97,10 +97,17 @@ class Options:
 
     def __post_init__(self) -> None:
         """Convert and check each value, then all of them together."""
+        given = set()
         for declaration in declared(type(self)):
-            value = declaration.convert(getattr(self, declaration.name))
-            object.__setattr__(self, declaration.name, value)  # the object is frozen only from here on
+            value = getattr(self, declaration.name)
+            if value is not declaration.default():  # one that is equal, but given, is another object
+                given.add(declaration.name)
+            object.__setattr__(self, declaration.name, declaration.convert(value))  # frozen only from here on
+        self.fit(given)
         self.check()
+
+    def fit(self, given: set[str]) -> None:
+        """Move defaults to where the values that were given leave them room."""
 
     def check(self) -> None:
         """Raise OptionError if values that are fine by themselves contradict each other."""

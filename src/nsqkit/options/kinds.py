@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
+from nsqkit.address import is_unix, split_listen_address
 from nsqkit.options.duration import MILLISECOND, Duration
 
 T = TypeVar("T")
@@ -142,6 +143,37 @@ class PathKind(_String):
     def accept(self, value: object) -> str:
         """Take text, or a path."""
         return super().accept(os.fspath(value) if isinstance(value, os.PathLike) else value)
+
+
+class ListenAddress(Kind[str]):
+    """Where to listen: host:port, and maybe the path of a unix socket, or nothing at all."""
+
+    name = "address"
+
+    def __init__(self, *, unix: bool, empty: bool = False) -> None:
+        self._unix = unix
+        self._empty = empty
+
+    def parse(self, text: str) -> str:
+        """Check it."""
+        return self.accept(text)
+
+    def accept(self, value: object) -> str:
+        """Check it. ValueError tells everything that would be right."""
+        if not isinstance(value, str):
+            raise ValueError("not a string")
+        if (self._unix and is_unix(value)) or (self._empty and not value):
+            return value
+        try:
+            split_listen_address(value)
+        except ValueError as reason:
+            more = ", or the path of a unix socket with a / in it" if self._unix else ""
+            raise ValueError(f"{reason}{more}") from None
+        return value
+
+    def report(self, value: str) -> Json:
+        """Report it as it is."""
+        return value
 
 
 class _Strings(Kind[tuple[str, ...]]):

@@ -2,14 +2,17 @@
 
 0   stopped as asked, or --help, --version
 1   something is in the way, a program would not start, or one had to be killed at the end
-2   the command line cannot be understood
+2   a flag or its value is wrong
+
+A SIGHUP that comes because the terminal was closed stops; any other is ignored with a line, as the programs do.
 """
 
 import asyncio
+import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from rich.console import Console
@@ -18,6 +21,7 @@ from nsqkit.errors import FlagError, OptionError, StartError
 from nsqkit.lines import LineWriter
 from nsqkit.log import Log, keep_standard_descriptors_open
 from nsqkit.options.command_line import CommandLine, load, parse, usage
+from nsqkit.program import SIGHUP_IGNORED, wrong_usage
 from nsqkit.up import plan
 from nsqkit.up.banner import banner
 from nsqkit.up.lines import Labels
@@ -58,10 +62,9 @@ def main(argv: Sequence[str]) -> int:
         options = load(UpOptions, line)
         plan.check_nsqd_flags(nsqd_flags)
         return _run(options, nsqd_flags, line.warnings)
-    except FlagError as error:
-        print(f"{PROGRAM}: {error}\n{PROGRAM} --help tells more", file=sys.stderr)
-        return 2
-    except (OptionError, StartError) as error:
+    except OptionError as error:
+        return wrong_usage(PROGRAM, str(error))
+    except StartError as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 1
 
@@ -113,7 +116,9 @@ def _run(options: UpOptions, nsqd_flags: Sequence[str], remarks: Sequence[str]) 
         try:
             return asyncio.run(
                 _until_told(
-                    Supervisor(programs, log, lambda name, line: terminal.put(labels.put(name, line)))
+                    Supervisor(programs, log, lambda name, line: terminal.put(labels.put(name, line))),
+                    log,
+                    terminal_watch(),
                 )
             )
         finally:
@@ -121,11 +126,27 @@ def _run(options: UpOptions, nsqd_flags: Sequence[str], remarks: Sequence[str]) 
             terminal.flush(_FLUSH_S)
 
 
-async def _until_told(supervisor: Supervisor) -> int:
-    """Stop at the first signal, kill at a Ctrl-C behind it. A SIGHUP comes when the terminal is closed."""
+def terminal_watch() -> Callable[[], bool]:
+    """What tells later whether the terminal that we run in now is gone."""
+    had_one = _has_terminal()
+    return lambda: had_one and not _has_terminal()
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
+async def _until_told(supervisor: Supervisor, log: Log, terminal_is_gone: Callable[[], bool]) -> int:
+    """Stop at the first signal, kill at a Ctrl-C after it. SIGHUP stops if it means the end of the terminal."""
 
     def told(number: int) -> None:
-        if supervisor.stopping and number == signal.SIGINT:
+        if number == signal.SIGHUP and not terminal_is_gone():
+            log.warning(SIGHUP_IGNORED)
+        elif supervisor.stopping and number == signal.SIGINT:
             supervisor.kill()
         else:
             supervisor.stop()

@@ -16,7 +16,7 @@ from starlette.routing import Route as StarletteRoute
 from starlette.routing import Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from nsqkit.address import join_address
+from nsqkit.address import peer_address
 from nsqkit.log import Level
 from nsqkit.options.duration import Duration
 from nsqkit.web.answers import Answer, Style, answer, refusal
@@ -186,4 +186,4 @@ def _peer(scope: Scope) -> str:
     client: tuple[str, int] | None = scope.get("client")
     if client is None:
         return "@"  # a unix socket, as Go shows it
-    return join_address(*client)
+    return peer_address(tuple(client))

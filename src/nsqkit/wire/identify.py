@@ -160,7 +160,7 @@ def _features(agreed: Identity, asked: dict[str, object], limits: Limits) -> Non
     agreed.deflate = limits.deflate and bool(asked.get("deflate"))
     if agreed.snappy and agreed.deflate:
         raise IdentifyFailed("cannot enable both deflate and snappy compression")
-    level = _int(asked, "deflate_level")
+    level = _int(asked, "deflate_level") if agreed.deflate else 0
     agreed.deflate_level = min(level if level > 0 else 6, int(limits.max_deflate_level))
 
 
