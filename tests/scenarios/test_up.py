@@ -1,5 +1,6 @@
 """`nsqkit up` as one runs it: real programs, signals, and ports that the system chose."""
 
+import fcntl
 import http.client
 import json
 import os
@@ -9,10 +10,11 @@ import signal
 import socket
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -41,15 +43,27 @@ class Up:
         self._log_path = directory / "log"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, *flags: str, stdout: int | None = None, **environment: str) -> "Up":
-        """Start it; `stdout` is a descriptor to write to instead of the file."""
+    def start(
+        self, *flags: str, stdout: int | None = None, terminal: int | None = None, **environment: str
+    ) -> "Up":
+        """Start it; `stdout` is a descriptor to write to instead of the file, `terminal` one to be started from."""
+
+        def enter_terminal() -> None:
+            os.setsid()
+            fcntl.ioctl(cast("int", terminal), termios.TIOCSCTTY, 0)
+
         installed = Path(sys.executable).with_name("nsqkit")
         program = [str(installed)] if installed.exists() else [sys.executable, "-m", "nsqkit"]
         command = [*program, "up", f"--data-path={self.data_path}", "--base-port=0", *flags]
         inherited = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, for one, has it ignored
         with self._log_path.open("wb") as log:
             self._process = subprocess.Popen(
-                command, stdout=stdout or log, stderr=log, env={**os.environ, **environment}
+                command,
+                stdout=stdout or log,
+                stderr=log,
+                env={**os.environ, **environment},
+                pass_fds=[] if terminal is None else [terminal],
+                preexec_fn=None if terminal is None else enter_terminal,  # noqa: PLW1509 - no threads here
             )
         signal.signal(signal.SIGHUP, inherited)
         return self
@@ -176,11 +190,29 @@ def test_every_nsqd_has_its_place(up):
 
 
 def test_closed_terminal_stops_everything(up):
-    """A SIGHUP, which comes when the terminal is closed, is a clean stop too."""
+    """The end of the terminal, from which a SIGHUP comes, is a clean stop too."""
+    ours, terminal = pty.openpty()
+    up.start(terminal=terminal)
+    os.close(terminal)
+    up.ready()
+
+    os.close(ours)
+
+    assert 0 == up.wait()
+    assert "stopping" in up.log()
+
+
+def test_hangup_by_hand_stops_nothing(up):
+    """A SIGHUP that somebody sends is a line in the log, of `nsqkit up` and of the programs."""
     up.start().ready()
 
-    assert 0 == up.stop(signal.SIGHUP)
-    assert "stopping" in up.log()
+    up.process.send_signal(signal.SIGHUP)
+    for pid in up.pids().values():
+        os.kill(pid, signal.SIGHUP)
+
+    lines = 1 + len(up.pids())
+    until("all have said so", lambda: lines == up.log().count("SIGHUP: ignored"))
+    up.ready()
 
 
 @linux_only
