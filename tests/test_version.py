@@ -53,9 +53,9 @@ def test_program_lists_its_commands(capsys):
 
 
 def test_unknown_command_is_named(capsys):
-    """An unknown command is an error of the command line that shows what there is."""
+    """An unknown command is an error of the command line that says where to read more."""
     assert 2 == program.main(["frobnicate"])
-    assert "nsqkit: there is no command 'frobnicate'\n\nUsage:" in capsys.readouterr().err
+    assert "nsqkit: there is no command 'frobnicate'\nnsqkit --help tells more\n" == capsys.readouterr().err
 
 
 def test_no_command_at_all_is_an_error(capsys):

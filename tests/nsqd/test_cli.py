@@ -24,8 +24,8 @@ def test_flag_of_a_later_feature_is_named(capsys):
 
 
 def test_impossible_settings_are_fatal(capfd):
-    """A value that makes no sense is exit code 1 and a FATAL line."""
-    assert 1 == cli.main(["--node-id=1024"])
+    """A value that makes no sense is exit code 2 and a FATAL line."""
+    assert 2 == cli.main(["--node-id=1024"])
 
     err = capfd.readouterr().err
     assert err.startswith("[nsqd] ")

@@ -180,7 +180,8 @@ def test_broken_connection_is_made_again(play):
             await it.lookupd.until(lambda: it.lookupd.lines.count(b"REGISTER t c") == 2)
             await it.logged("knows every topic")
 
-            assert ["ERROR", "INFO"] == levels(it.log)
+            assert ["ERROR", "INFO", "INFO", "INFO"] == levels(it.log)
+            assert it.log[2].endswith(": channel REGISTER t c\n")
             assert "it closed the connection; trying again" in it.log[0]
 
     play(test())
@@ -199,7 +200,7 @@ def test_absent_nsqlookupd_is_one_line(play):
             it.lookupd.writer.close()
             await it.logged("knows every topic")
 
-            assert ["ERROR", "INFO"] == levels(it.log)
+            assert ["ERROR", "INFO", "INFO"] == levels(it.log)
 
     play(test())
 

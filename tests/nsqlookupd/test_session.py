@@ -293,7 +293,7 @@ def test_errors_are_logged(nsqd):
     """The log names the peer and the error."""
     nsqd.say(b"HTTP")
 
-    assert nsqd.lines[-1].endswith("ERROR: CLIENT(10.0.0.1:50000): E_BAD_PROTOCOL\n")
+    assert nsqd.lines[-1].endswith("ERROR: [10.0.0.1:50000] - E_BAD_PROTOCOL\n")
 
 
 # -- the body of IDENTIFY

@@ -218,7 +218,7 @@ class Connection(Outlet):
         try:
             piece = layers.take()
         except LayerError:
-            session.abort()
+            session.abort("what it sends can not be decompressed")
             return False
         unasked = layers.send(b"")
         if unasked:

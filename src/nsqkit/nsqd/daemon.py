@@ -27,6 +27,7 @@ from nsqkit.nsqd.core.health import Health
 from nsqkit.nsqd.core.store import StoreError
 from nsqkit.nsqd.datapath import topic_directory, topic_of_directory
 from nsqkit.nsqd.descriptors import Door, Refused, Shares
+from nsqkit.nsqd.events import LoggedEvents
 from nsqkit.nsqd.housekeeping import Housekeeping
 from nsqkit.nsqd.lookup import Lookup
 from nsqkit.nsqd.machine import BACKLOG, Lock, Machine
@@ -96,7 +97,7 @@ class Nsqd:
                 self.log.warning(
                     "BUILD: nsqd is not compiled, and so much slower; README says how it is installed"
                 )
-            self.log.info(f"ID: {self.options.node_id}")
+            self._introduce()
             tcp = self._listen(self.options.tcp_address)
             http = self._listen(self.options.http_address) if self.options.http_address else None
             self.tcp_port = tcp.port
@@ -105,12 +106,22 @@ class Nsqd:
             await self._serve_tcp(tcp)
             if http is not None:
                 await self._serve_http(http)
+            ports = self._announced_ports()
+            self.log.info(
+                f"announced: {self.options.broadcast_address}, TCP port {ports[0]}, HTTP port {ports[1]}"
+            )
             self._lookup.start(self._identity(), self.options.nsqlookupd_tcp_addresses)
         except BaseException:
             await self._abandon()
             raise
         self.turn()
         self._keeper.after_turn()  # what a killed process wrote is still to be synced
+
+    def _introduce(self) -> None:
+        """Say what a reader of the log asks first."""
+        options = self.options
+        self.log.info(f"ID: {options.node_id}")
+        self.log.info(f"data path: {os.path.abspath(self.data_path)}, durability: {options.durability.value}")
 
     def _listen(self, address: str) -> Listener:
         listener = self.machine.listen(address)
@@ -145,6 +156,7 @@ class Nsqd:
         self.storage = storage
         self.broker = Broker(settings_of(options), storage, self.health)
         self.broker.settings.random = self.machine.random
+        self.broker.events = LoggedEvents(self.log)
         self._keeper = Housekeeping(self.broker, storage, options, self.log, self.turn, self.machine)
         self._saver = Saver(self.broker, self.data_path, self.log, self.turn, self.machine)
         self._lookup = Lookup(
@@ -220,19 +232,25 @@ class Nsqd:
         self.log.info(f"HTTP: listening on {listener.address}")
 
     def _identity(self) -> bytes:
-        """What nsqlookupds are told of this nsqd (spec/lookup-peers.md). Ports of unix sockets are 0."""
+        """What nsqlookupds are told of this nsqd (spec/lookup-peers.md)."""
         options = self.options
+        tcp_port, http_port = self._announced_ports()
         return encode_json(
             {
                 "broadcast_address": options.broadcast_address,
                 "hostname": socket.gethostname(),
-                "http_port": options.broadcast_http_port or max(self.http_port, 0),
-                "tcp_port": options.broadcast_tcp_port or max(self.tcp_port, 0),
+                "http_port": http_port,
+                "tcp_port": tcp_port,
                 "topology_region": options.topology_region,
                 "topology_zone": options.topology_zone,
                 "version": NSQ_VERSION,
             }
         )
+
+    def _announced_ports(self) -> tuple[int, int]:
+        """TCP and HTTP. Those of unix sockets are 0."""
+        tcp = self.options.broadcast_tcp_port or max(self.tcp_port, 0)
+        return tcp, self.options.broadcast_http_port or max(self.http_port, 0)
 
     async def stop(self) -> None:
         """Stop accepting, hang up, write down everything, let go of the data path. The second call does nothing."""

@@ -76,9 +76,10 @@ class Lookup(Registry):
         wanted = dict.fromkeys(addresses)
         for name in [name for name in self._addresses if name not in wanted]:
             self._addresses.pop(name).watcher.cancel()
-            self._log.info(f"LOOKUPD({name}): removed")
+            self._log.info(f"LOOKUPD({name}): removing peer")
         for name in wanted:
             if name not in self._addresses:
+                self._log.info(f"LOOKUPD({name}): adding peer")
                 address = _Address(name)
                 self._addresses[name] = address
                 address.watcher = self._spawn(self._watch(address))

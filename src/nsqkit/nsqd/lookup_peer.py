@@ -12,7 +12,8 @@ from typing import Final
 import msgspec
 
 from nsqkit.address import join_address
-from nsqkit.log import Log
+from nsqkit.lines import cut
+from nsqkit.log import Level, Log
 from nsqkit.nsqd.announcer import Announcer
 from nsqkit.nsqd.core.broker import Broker
 from nsqkit.wire.registration import MAGIC, OK, PING, BadReply, ReplyReader, encode_identify
@@ -118,6 +119,7 @@ class LookupPeer:
     async def _converse(self) -> None:
         """Connect, say everything, then what changes. Raises OSError or LookupFailed when it is over."""
         wire = _Wire()
+        self._log.debug(f"{self._title}: connecting")
         loop = asyncio.get_running_loop()
         try:
             await self._connect(wire)
@@ -133,6 +135,7 @@ class LookupPeer:
                 await wire.sleep(ping_at - loop.time())
                 await self._tell(wire)
                 if loop.time() >= ping_at:
+                    self._log.debug(f"{self._title}: sending heartbeat")
                     await self._expect_ok(wire, [PING])
                     ping_at = loop.time() + PING_INTERVAL_S
         finally:
@@ -148,6 +151,10 @@ class LookupPeer:
 
     async def _tell(self, wire: "_Wire") -> None:
         while commands := self._announcer.take(WINDOW):
+            if self._log.enabled(Level.INFO):
+                for words in (command.decode().split() for command in commands):
+                    category = "topic" if len(words) == 2 else "channel"
+                    self._log.info(f"{self._title}: {category} {' '.join(words)}")
             await self._expect_ok(wire, commands)
 
     async def _expect_ok(self, wire: "_Wire", commands: list[bytes]) -> None:
@@ -167,7 +174,9 @@ class LookupPeer:
             )
             return
         self.http_address = join_address(said.broadcast_address, said.http_port)
-        self._log.debug(f"{self._title}: nsqlookupd {said.version}, HTTP at {self.http_address}")
+        self._log.info(
+            f"{self._title}: peer info: version {cut(said.version)}, HTTP at {cut(self.http_address)}"
+        )
 
 
 class _Wire(asyncio.Protocol):

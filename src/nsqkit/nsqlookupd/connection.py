@@ -113,7 +113,7 @@ class Connection(asyncio.Protocol):
         self._deadline.cancel()
         self._leave()
         self._connections.discard(self)
-        self._log.info(f"CLIENT({self._address}): closing")
+        self._log.info(f"PROTOCOL(V1): [{self._address}] exiting ioloop")
 
     def abort(self) -> None:
         """Close at once."""

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final, NoReturn
 
 from nsqkit.gojson import encode_json
-from nsqkit.log import Log
+from nsqkit.lines import cut
+from nsqkit.log import Level, Log
 from nsqkit.names import valid_name
 from nsqkit.nsqlookupd.registrations import Peer, Registrations, TooMany
 from nsqkit.options.kinds import INT64
@@ -30,6 +31,8 @@ _FIELDS: Final[Mapping[str, type[str] | type[int]]] = {
     "topology_region": str,
 }
 """What an nsqd may say of itself, in the order of /lookup's answer."""
+
+_SECOND: Final = 1_000_000_000  # ns
 
 _REQUIRED: Final = ("broadcast_address", "tcp_port", "http_port", "version")
 
@@ -95,7 +98,8 @@ class Session:
         self.closed = True
         self.busy = False
         self._input.clear()
-        self._log.error(f"CLIENT({self._address}): {error}")
+        host, code = self._address.rpartition(":")[0], str(error).partition(" ")[0]
+        self._log.error(f"[{self._address}] - {cut(str(error))}", kind=f"client({host}) - {code}")
         return encode_reply(str(error).encode("utf-8", "surrogateescape"))
 
     def _next(self, now: int) -> bytes | None:
@@ -130,6 +134,8 @@ class Session:
 
     def _ping(self, _: list[str], now: int) -> bytes:
         if self.peer is not None:
+            ago = (now - self.peer.last_update) / _SECOND
+            self._log.debug(f"CLIENT({self._address}): pinged (last ping {ago:.0f} s ago)")
             self.peer.last_update = now
         return OK
 
@@ -156,7 +162,10 @@ class Session:
         broadcast_address, http_port = str(identity["broadcast_address"]), int(identity["http_port"])
         self.peer = Peer(self._address, broadcast_address, http_port, encode_json(identity), now)
         self._registrations.join(self.peer)
-        self._log.info(f"CLIENT({self._address}): IDENTIFY {self.peer.document.decode()}")
+        self._log.info(
+            f"CLIENT({self._address}): IDENTIFY Address:{cut(broadcast_address)} TCP:{identity['tcp_port']} "
+            f"HTTP:{http_port} Version:{cut(str(identity['version']))}"
+        )
         return self._introduction
 
     def _register(self, params: list[str], _: int) -> bytes:
@@ -165,14 +174,21 @@ class Session:
             self._registrations.register(peer, topic, channel)
         except TooMany as error:
             raise Refused(f"E_TOO_MANY REGISTER {error}") from None
-        self._log.debug(f"DB: client({self._address}) REGISTER topic:{topic} channel:{channel}")
+        self._note("REGISTER", topic, channel)
         return OK
 
     def _unregister(self, params: list[str], _: int) -> bytes:
         peer, topic, channel = self._names("UNREGISTER", params)
         self._registrations.unregister(peer, topic, channel)
-        self._log.debug(f"DB: client({self._address}) UNREGISTER topic:{topic} channel:{channel}")
+        self._note("UNREGISTER", topic, channel)
         return OK
+
+    def _note(self, change: str, topic: str, channel: str) -> None:
+        if self._log.enabled(Level.INFO):
+            category = "channel" if channel else "topic"
+            self._log.info(
+                f"DB: client({self._address}) {change} category:{category} key:{topic} subkey:{channel}"
+            )
 
     def _names(self, command: str, params: list[str]) -> tuple[Peer, str, str]:
         """The peer, the topic, and the channel or nothing."""

@@ -15,6 +15,7 @@ from nsqkit.names import is_ephemeral
 from nsqkit.nsqd.core.batch import FAILED, Batch
 from nsqkit.nsqd.core.changes import Changes
 from nsqkit.nsqd.core.deadlines import Deadlines
+from nsqkit.nsqd.core.events import Events
 from nsqkit.nsqd.core.guid import IdSource
 from nsqkit.nsqd.core.health import READING, WRITING, Health
 from nsqkit.nsqd.core.ledger import restore
@@ -43,6 +44,7 @@ class Broker:
         self.topics: dict[str, Topic] = {}
         self.sessions: dict[int, Session] = {}
         self.registry = Registry()  # hears of topics and channels
+        self.events = Events()  # hears of everything that belongs into a log
         self.ids = IdSource(settings.node_id)
         self.deadlines = Deadlines()
         self.waste = Waste(self.deadlines)
@@ -72,6 +74,7 @@ class Broker:
             self.made += 1
             self.metadata_changed(topic, "", ephemeral)
             topic.made = topic.changed
+            self.events.topic_made(name)
             self.registry.topic_made(topic)
         return topic
 
@@ -95,6 +98,7 @@ class Broker:
             self.deletions += 1
             self.await_sync(topic, Batch(b"", 0, 0, 0, None))  # what was published before must not come back
         self.metadata_changed(topic, "", topic.ephemeral)
+        self.events.topic_deleted(name)
         self.registry.topic_deleted(name)
 
     def metadata_changed(self, topic: Topic, channel: str, ephemeral: bool) -> None:
@@ -108,7 +112,13 @@ class Broker:
         """Take in a session; returns its number, 1, 2, 3 …"""
         self._sessions_seen += 1
         self.sessions[self._sessions_seen] = session
+        self.events.client_came(session.address)
         return self._sessions_seen
+
+    def leave(self, session: Session) -> None:
+        """A session's connection is closed."""
+        self.sessions.pop(session.number, None)
+        self.events.client_left(session.address)
 
     # -- the turn
 

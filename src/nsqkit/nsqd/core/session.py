@@ -21,7 +21,7 @@ from nsqkit.nsqd.core import commands
 from nsqkit.nsqd.core.batch import FAILED, PENDING, Batch, Publisher
 from nsqkit.nsqd.core.deadlines import Alarm
 from nsqkit.wire.commands import CommandReader
-from nsqkit.wire.errors import ClientError, LineTooLong, PublishFailed
+from nsqkit.wire.errors import ClientError, LineTooLong, PublishFailed, quoted
 from nsqkit.wire.frames import ERROR, HEARTBEAT_FRAME, OK_FRAME, RESPONSE, write_frame
 from nsqkit.wire.identify import Identity
 
@@ -34,9 +34,7 @@ BAD_PROTOCOL: Final = b"\x00\x00\x00\x12\x00\x00\x00\x01E_BAD_PROTOCOL"
 MAX_REPLIES: Final = 10_000  # replies waiting for a commit, above which nothing more is read from the client
 KEPT_OUTPUT: Final = 65536  # bytes up to which an output buffer is used again
 
-SHARE: Final = (
-    256  # steps that are executed at once, two for a command with a body; then it is somebody else's turn
-)
+SHARE: Final = 256  # steps that are executed at once, two for a command with a body; then others have a turn
 SHARE_TOPICS: Final = 16  # topics that these may publish to: each means a write to a log
 
 # Phases of a session.
@@ -110,9 +108,8 @@ class Patience(Alarm):
 
     def ring(self, now: i64) -> i64:  # noqa: ARG002 - an alarm's interface
         """It did not."""
-        session = self._session
-        if session is not None:
-            session.hang_up()
+        if self._session is not None:
+            self._session.drop("handshake not finished in time")
         return 0
 
 
@@ -140,11 +137,11 @@ class Heartbeat(Alarm):
         elif self._blocked_at == 0:
             self._blocked_at = now
         elif now - self._blocked_at >= self._interval:
-            session.abort()
+            session.abort("it does not read what it is sent")
             return 0
         silence = 2 * session.identity.heartbeat_interval
         if silence > 0 and now - session.heard_at >= silence:
-            session.hang_up()
+            session.drop("no answer to two heartbeats")
             return 0
         if now >= self._tick:
             self._tick = max(self._tick + self._interval, now + 1)
@@ -224,7 +221,7 @@ class Session(Publisher):
             except ClientError as error:
                 self.fail(error)
             except LineTooLong:
-                self.hang_up()
+                self.drop("a command's line does not end")
             left -= 1
             if left == 0 or broker.made != made or len(broker.published) >= most:
                 return self._reader.pending() > 0
@@ -235,18 +232,17 @@ class Session(Publisher):
         if self.closed:
             return
         if self._command is not None:
-            fault = self._command.fault(self._reader)
-            self._reply(_error_frame(fault.encode()))
+            fault = self._command.fault(self._reader).encode()
+            self.broker.events.client_failed(self.address, fault)
+            self._reply(_error_frame(fault))
         self.hang_up()
 
     def _greet(self) -> bool:
         magic = self._reader.take(4)
-        if magic is None:
-            return False
         if magic != MAGIC:
-            self.out.write(BAD_PROTOCOL)
-            self.has_output()
-            self.hang_up()
+            if magic is not None:
+                self.out.write(BAD_PROTOCOL)
+                self.drop(f"bad protocol magic {quoted(magic)}")
             return False
         self._enter(OPEN)
         self._no_longer_wait()
@@ -332,7 +328,9 @@ class Session(Publisher):
 
     def fail(self, error: ClientError) -> None:
         """Answer with an error frame, and hang up if the error is fatal."""
-        self._reply(_error_frame(error.frame_payload()))
+        payload = error.frame_payload()
+        self.broker.events.client_failed(self.address, payload)
+        self._reply(_error_frame(payload))
         if error.fatal:
             self.hang_up()
 
@@ -363,8 +361,9 @@ class Session(Publisher):
                 break
             replies.popleft()
             if awaited is not None and awaited.state == FAILED:
-                error = PublishFailed(receipt.command, awaited.cause)
-                self.out.write(_error_frame(error.frame_payload()))
+                payload = PublishFailed(receipt.command, awaited.cause).frame_payload()
+                self.broker.events.client_failed(self.address, payload)
+                self.out.write(_error_frame(payload))
                 if self.phase < ENDING:
                     self._enter(ENDING)
                 replies.clear()
@@ -386,6 +385,7 @@ class Session(Publisher):
     def identify(self, identity: Identity) -> None:
         """IDENTIFY was agreed on. Its reply goes out in the clear, then the agreed layers are put in place."""
         self.identity = identity
+        self.broker.events.client_identified(self.address, identity)
         self.respond(identity.reply(self.broker.settings.limits))
         if not self._identified:
             self._identified = True
@@ -467,9 +467,14 @@ class Session(Publisher):
         self._reader.discard()
         self.has_output()
 
-    def abort(self) -> None:
-        """Close at once: the client does not read what it is sent."""
+    def drop(self, reason: str) -> None:
+        """Hang up without an answer, and say why where it is logged."""
+        self.broker.events.client_dropped(self.address, reason)
         self.hang_up()
+
+    def abort(self, reason: str) -> None:
+        """Close at once: the client can't be told anything."""
+        self.drop(reason)
         self.outlet.abort()
 
     def gone(self) -> None:
@@ -482,7 +487,7 @@ class Session(Publisher):
             self.broker.deadlines.cancel(self.heartbeat)
             self.heartbeat = None
         self._reader.discard()
-        self.broker.sessions.pop(self.number, None)
+        self.broker.leave(self)
         if self.subscriber is not None:
             self.subscriber.channel.leave(self.subscriber)
 

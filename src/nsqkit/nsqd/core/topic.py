@@ -186,6 +186,7 @@ class Topic:
             self.note_change()
             self.broker.metadata_changed(self, name, self.ephemeral or channel.ephemeral)
             channel.made = self.made if channel.ephemeral else self.changed
+            self.broker.events.channel_made(self.name, channel.name)
             self.broker.registry.channel_made(self.name, channel.name)
             self.release_waiting(now)
         return channel
@@ -196,6 +197,7 @@ class Topic:
         channel.delete()
         self.note_change()
         self.broker.metadata_changed(self, name, self.ephemeral or channel.ephemeral)
+        self.broker.events.channel_deleted(self.name, channel.name)
         self.broker.registry.channel_deleted(self.name, channel.name)
         if self.ephemeral and not self.channels and not self.deleted:
             self.broker.delete_topic(self.name)

@@ -1,0 +1,80 @@
+"""The broker's events as lines of the log, in NSQ's words and at NSQ's levels. What clients say is cut."""
+
+from nsqkit.lines import cut
+from nsqkit.log import Level, Log
+from nsqkit.nsqd.core.events import Events
+from nsqkit.wire.identify import MS, Identity
+
+
+class LoggedEvents(Events):
+    """Writes a line for each event."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+
+    def client_came(self, address: str) -> None:
+        """A client connected."""
+        if self._log.enabled(Level.INFO):
+            self._log.info(f"TCP: new client({address})")
+
+    def client_identified(self, address: str, identity: Identity) -> None:
+        """IDENTIFY was agreed on: with what, under the names that NSQ logs."""
+        if not self._log.enabled(Level.INFO):
+            return
+        fields = {
+            "ClientID": cut(identity.client_id),
+            "Hostname": cut(identity.hostname),
+            "HeartbeatInterval": identity.heartbeat_interval // MS,
+            "OutputBufferSize": identity.output_buffer_size,
+            "OutputBufferTimeout": identity.output_buffer_timeout // MS,
+            "FeatureNegotiation": identity.negotiated,
+            "TLSv1": identity.tls,
+            "Deflate": identity.deflate,
+            "DeflateLevel": identity.deflate_level,
+            "Snappy": identity.snappy,
+            "SampleRate": identity.sample_rate,
+            "UserAgent": cut(identity.user_agent),
+            "MsgTimeout": identity.msg_timeout // MS,
+            "TopologyRegion": cut(identity.topology_region),
+            "TopologyZone": cut(identity.topology_zone),
+        }
+        agreed = " ".join(
+            f"{name}:{str(value).lower() if isinstance(value, bool) else value}"
+            for name, value in fields.items()
+        )
+        self._log.info(f"[{address}] IDENTIFY: {{{agreed}}}")
+
+    def client_failed(self, address: str, error: bytes) -> None:
+        """An error frame. One kind: the same code to the same host."""
+        if self._log.enabled(Level.ERROR):
+            text = error.decode("utf-8", "backslashreplace")
+            self._complain(address, f"[{address}] - {cut(text)}", text.partition(" ")[0])
+
+    def client_dropped(self, address: str, reason: str) -> None:
+        """A client is hung up on. One kind: the same host."""
+        if self._log.enabled(Level.ERROR):
+            self._complain(address, f"client({address}) - {cut(reason)}", "hung up on")
+
+    def _complain(self, address: str, text: str, what: str) -> None:
+        self._log.error(text, kind=f"client({address.rpartition(':')[0]}) - {what}")
+
+    def client_left(self, address: str) -> None:
+        """A connection is over."""
+        if self._log.enabled(Level.INFO):
+            self._log.info(f"PROTOCOL(V2): [{address}] exiting ioloop")
+
+    def topic_made(self, topic: str) -> None:
+        """A new topic, or one from before a restart."""
+        self._log.info(f"TOPIC({topic}): created")
+
+    def topic_deleted(self, topic: str) -> None:
+        """A topic is gone."""
+        self._log.info(f"TOPIC({topic}): deleting")
+
+    def channel_made(self, topic: str, channel: str) -> None:
+        """A new channel, or one from before a restart."""
+        self._log.info(f"TOPIC({topic}): new channel({channel})")
+
+    def channel_deleted(self, topic: str, channel: str) -> None:
+        """A channel is gone."""
+        self._log.info(f"TOPIC({topic}): deleting channel {channel}")

@@ -1,0 +1,95 @@
+"""What a broker's events look like in the log."""
+
+import pytest
+
+from nsqkit.log import Level, Log
+from nsqkit.nsqd.core.events import Events
+from nsqkit.nsqd.events import LoggedEvents
+from nsqkit.wire.identify import Limits, negotiate
+
+
+class Told:
+    """Events that go to a list of lines, without their time."""
+
+    def __init__(self, level: Level = Level.INFO):
+        self.lines: list[str] = []
+        self.events: Events = LoggedEvents(Log(level=level, write=self._take))
+
+    def _take(self, line: str) -> None:
+        self.lines.append(line.split(" ", 2)[2].rstrip("\n"))
+
+
+@pytest.fixture
+def told():
+    """At NSQ's level."""
+    return Told()
+
+
+def test_life_of_a_client(told):
+    """A client comes, identifies itself and leaves, in NSQ's words."""
+    identity = negotiate(b'{"client_id":"c","hostname":"h","user_agent":"u/1","sample_rate":5}', Limits())
+    told.events.client_came("10.0.0.1:7")
+    told.events.client_identified("10.0.0.1:7", identity)
+    told.events.client_left("10.0.0.1:7")
+
+    assert [
+        "INFO: TCP: new client(10.0.0.1:7)",
+        (
+            "INFO: [10.0.0.1:7] IDENTIFY: {ClientID:c Hostname:h HeartbeatInterval:30000 OutputBufferSize:16384 "
+            "OutputBufferTimeout:250 FeatureNegotiation:false TLSv1:false Deflate:false DeflateLevel:6 Snappy:false "
+            "SampleRate:5 UserAgent:u/1 MsgTimeout:60000 TopologyRegion: TopologyZone:}"
+        ),
+        "INFO: PROTOCOL(V2): [10.0.0.1:7] exiting ioloop",
+    ] == told.lines
+
+
+def test_topics_and_channels(told):
+    """Topics and channels are made and deleted."""
+    told.events.topic_made("t")
+    told.events.channel_made("t", "c")
+    told.events.channel_deleted("t", "c")
+    told.events.topic_deleted("t")
+
+    assert [
+        "INFO: TOPIC(t): created",
+        "INFO: TOPIC(t): new channel(c)",
+        "INFO: TOPIC(t): deleting channel c",
+        "INFO: TOPIC(t): deleting",
+    ] == told.lines
+
+
+def test_errors_name_client_and_cause(told):
+    """An error frame is a line with the client's address; what the client said is cut and escaped."""
+    told.events.client_failed("[::1]:7", b"E_INVALID invalid command \xff\n" + b"x" * 300)
+    told.events.client_dropped("@", "no answer to two heartbeats")
+
+    assert told.lines[0].startswith("ERROR: [[::1]:7] - E_INVALID invalid command \\xff\\nxxx")
+    assert told.lines[0].endswith("... and 131 characters more")
+    assert "ERROR: client(@) - no answer to two heartbeats" == told.lines[1]
+
+
+def test_errors_of_a_host_are_limited(told):
+    """A host that makes errors all the time fills no log, and hides no other host's errors."""
+    for port in range(100):
+        told.events.client_failed(f"10.0.0.1:{port}", b"E_BAD_TOPIC PUB topic name")
+    told.events.client_failed("10.0.0.2:1", b"E_BAD_TOPIC PUB topic name")
+
+    assert 11 == len(told.lines)
+    assert "ERROR: [10.0.0.2:1] - E_BAD_TOPIC PUB topic name" == told.lines[-1]
+
+
+def test_level_is_that_of_nsq():
+    """At level warn only errors are left, at level fatal nothing."""
+    for level, lines in ((Level.WARNING, 2), (Level.FATAL, 0)):
+        told = Told(level)
+        events = told.events
+        events.client_came("a:1")
+        events.client_identified("a:1", negotiate(b"{}", Limits()))
+        events.client_failed("a:1", b"E_INVALID x")
+        events.client_dropped("a:1", "why")
+        events.client_left("a:1")
+        events.topic_made("t")
+        events.topic_deleted("t")
+        events.channel_made("t", "c")
+        events.channel_deleted("t", "c")
+        assert lines == len(told.lines)
