@@ -181,7 +181,7 @@ def test_broken_connection_is_made_again(play):
             await it.logged("knows every topic")
 
             assert ["ERROR", "INFO", "INFO", "INFO"] == levels(it.log)
-            assert it.log[2].endswith(": channel REGISTER t c\n")
+            assert 1 == sum(line.endswith(": channel REGISTER t c\n") for line in it.log)
             assert "it closed the connection; trying again" in it.log[0]
 
     play(test())
