@@ -60,7 +60,7 @@ class Message:
         self.released_at = LONG_AGO  # given to channels
         self.copies = False  # a power cut may have left it twice in the log
         self.damaged = False  # what the log has of it is not readable any more
-        self.floating = False  # a kill may have moved it behind the checkpoint, for all channels to have
+        self.floating = False  # a kill may have moved it past the checkpoint, for all channels to have
 
 
 class Entry:
@@ -101,7 +101,7 @@ class Entry:
         self.due = self.message.due
 
     def fall_back(self, covered: int) -> None:
-        """A kill: what changed behind `covered` may be forgotten."""
+        """A kill: what changed after `covered` may be forgotten."""
         if self.state == DONE and self.done_at > covered:
             self.state = MAYBE
         while self.attempts and self.attempts[-1][0] > covered:

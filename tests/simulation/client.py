@@ -276,7 +276,7 @@ class Client:
         raise Violation("reply out of order", f"{name} {message_id!r} failed, to client {self.number}")
 
     def _fail(self, command: Command, code: str, payload: bytes) -> None:
-        """A fatal error: what was sent behind it was not executed."""
+        """A fatal error: what was sent after it was not executed."""
         command.state = "failed"
         self.world.counts[code] += 1
         if command.name != "garbage" and code != f"E_{command.name}_FAILED":

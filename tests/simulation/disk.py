@@ -1,4 +1,4 @@
-"""A disk that is only a model: a page cache in front of a platter, directories whose changes wait, and faults.
+"""A disk that is only a model: a page cache before a platter, directories whose changes wait, and faults.
 
 What a program sees is the cache. A kill leaves it as it is. A power cut leaves the platter: for each file any subset of
 the sectors written since its last sync and any of the sizes it had, for each directory any subset of the changes since
@@ -177,7 +177,7 @@ class SimulatedDisk(Disk):
         self.free = self.most = PLENTY
 
     def die(self, changes: int) -> None:
-        """Let the process die in front of a change of the disk, after so many others."""
+        """Let the process die before a change of the disk, after so many others."""
         self._deadly = changes
 
     def kill(self) -> None:
@@ -405,8 +405,8 @@ class SimulatedDisk(Disk):
         if self._deadly >= 0:
             self._deadly -= 1
             if self._deadly < 0:
-                self.counts["died in front of " + call] += 1
-                raise Died(f"in front of {call} {path}")
+                self.counts["died before " + call] += 1
+                raise Died(f"before {call} {path}")
         self._step(call, path)
         self.counts[call] += 1
 

@@ -234,11 +234,11 @@ class Model:
         if topic.loose or entry.attempts or attempts > 1 or message.due or message.floating:
             return
         if message.damaged:
-            return  # the journal may have brought it back, behind the others
+            return  # the journal may have brought it back, after the others
         if client.channel.endswith(EPHEMERAL):
-            return  # what its topic held on the disk comes behind what is new
+            return  # what its topic held on the disk comes after what is new
         if message.serial < client.last_serial:
-            raise Violation("out of order", f"{where}: {message.serial} behind {client.last_serial}")
+            raise Violation("out of order", f"{where}: {message.serial} after {client.last_serial}")
         client.last_serial = message.serial
 
     def _fly(
@@ -334,7 +334,7 @@ class Model:
         self._end(now, clients)
 
     def killed(self, now: int, clients: Iterable[Consumer]) -> None:
-        """What is behind the last checkpoint is owed again; in memory mode anything may be lost."""
+        """What came after the last checkpoint is owed again; in memory mode anything may be lost."""
         self._end(now, clients)
         covered = self.checkpointed.at(now)
         for topic in self.topics.values():

@@ -140,7 +140,7 @@ def test_every_step_has_a_weight():
 
 
 def test_a_failure_is_shrunk(monkeypatch):
-    """What a failure does not need is left out: the steps behind it, and single ones in front of it."""
+    """What a failure does not need is left out: the steps after it, and single ones before it."""
     config, steps = generate(1)
     needed = [steps[3], steps[9]]
 

@@ -14,7 +14,7 @@ FIN = b"FIN 0123456789abcdef\n"
 
 
 def sized(*bodies: bytes) -> bytes:
-    """Each body behind its size."""
+    """Each body after its size."""
     return b"".join(struct.pack(">i", len(body)) + body for body in bodies)
 
 
@@ -181,7 +181,7 @@ def test_batch(chunks, bodies):
 
 @pytest.mark.parametrize("size", [1, 15, 17, MAX_BODY])
 def test_wrong_body_size_does_not_matter(chunks, size):
-    """The size in front of a batch is not what ends it."""
+    """The size before a batch is not what ends it."""
     found, left = read(chunks(batch(b"one", b"two", size=size)), read_batch)
 
     assert (sized(b"one", b"two"), 2) == found

@@ -25,7 +25,7 @@ from nsqkit.wire.errors import quoted
     ],
 )
 def test_fatal_errors(error, payload):
-    """Code and text make the payload; the connection is closed behind it."""
+    """Code and text make the payload; the connection is closed after it."""
     assert payload == error.frame_payload()
     assert error.fatal
 

@@ -20,7 +20,7 @@ LIMIT = 1000
 
 
 def test_commands():
-    """Commands are lines; IDENTIFY has a body behind its size."""
+    """Commands are lines; IDENTIFY has a body after its size."""
     assert (b"  V1", b"OK", b"PING\n") == (MAGIC, OK, PING)
     assert b"IDENTIFY\n\0\0\0\2{}" == encode_identify(b"{}")
     assert b"REGISTER t c\n" == encode_register("t", "c")

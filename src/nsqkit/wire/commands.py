@@ -6,7 +6,7 @@
 
 `CommandReader` keeps what is incomplete. It never copies a chunk twice to wait for a long body, and it never
 holds more than one incomplete command: lines are limited here, bodies by the caller, who checks each size
-before asking for the bytes behind it.
+before asking for the bytes after it.
 """
 
 from typing import Final
@@ -118,9 +118,9 @@ class CommandReader:
         return read_i32_be(self._data, self._at)
 
     def batch(self, max_message: i64, max_body: i64) -> bytes | None:
-        """The messages of an MPUB, each behind its size; `batch_count` tells how many.
+        """The messages of an MPUB, each after its size; `batch_count` tells how many.
 
-        The counts inside the body delimit it; the size in front is only checked to be in range, as in NSQ.
+        The counts inside the body delimit it; the size before it is only checked to be in range, as in NSQ.
         BadBody and BadMessage are raised as soon as the bytes that break a rule are there.
         """
         if self._batch_left == 0 and not self._begin_batch(max_body):

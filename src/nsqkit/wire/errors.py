@@ -8,7 +8,7 @@ from typing import ClassVar
 
 
 class ClientError(Exception):
-    """An error frame `CODE text`. By default the connection is closed behind it."""
+    """An error frame `CODE text`. By default the connection is closed after it."""
 
     code: ClassVar[str] = "E_INVALID"
     fatal: ClassVar[bool] = True

@@ -18,7 +18,7 @@ from mypy_extensions import i32, i64, mypyc_attr
 
 from nsqkit.wire.frames import MESSAGE
 
-HEADER_SIZE: Final = 26  # time, attempts and id, in front of the body
+HEADER_SIZE: Final = 26  # time, attempts and id, before the body
 NOWHERE: Final = -1  # position of a message that is not in the topic's log
 
 

@@ -20,7 +20,7 @@ def flavour():
 
 
 def sized(*bodies: bytes) -> bytes:
-    """Each body behind its size."""
+    """Each body after its size."""
     return b"".join(struct.pack(">i", len(body)) + body for body in bodies)
 
 
@@ -109,7 +109,7 @@ def test_all_commands():
 )
 @pytest.mark.parametrize("state", ["init", "subscribed", "closing"])
 def test_fatal_error(node, chunks, sent, payload, state):
-    """The error frame is the last thing that is sent, and nothing behind the mistake is executed."""
+    """The error frame is the last thing that is sent, and nothing after the mistake is executed."""
     client = in_state(node, state)
 
     client.send_chunks(chunks(sent, tail=b"PUB t\n" + sized(b"x")))

@@ -17,7 +17,7 @@ NOT_IN_FLIGHT = (ERROR, b"E_FIN_FAILED FIN 0123456789abcdef failed ID not in fli
 
 
 def sized(*bodies: bytes) -> bytes:
-    """Each body behind its size."""
+    """Each body after its size."""
     return b"".join(struct.pack(">i", len(body)) + body for body in bodies)
 
 
@@ -51,7 +51,7 @@ def test_magic(node, chunks):
 
 @pytest.mark.parametrize("magic", [b"  V1", b"GET ", b"V2  ", b"\0\0\0\0", b"  v2"])
 def test_bad_magic(node, chunks, magic):
-    """Anything else is answered with a bare code, and nothing behind it is looked at."""
+    """Anything else is answered with a bare code, and nothing after it is looked at."""
     client = node.client(greeted=False)
 
     client.send_chunks(chunks(magic, tail=b"SUB t c\n"))
@@ -192,7 +192,7 @@ def test_deliveries_stand_between_replies(node):
 
 @pytest.mark.parametrize("flavour", ["fsync"], indirect=True)
 def test_ok_waits_for_the_sync(node):
-    """OK, and every reply behind it, is held back until the sync is done; messages are delivered meanwhile."""
+    """OK, and every reply after it, is held back until the sync is done; messages are delivered meanwhile."""
     node.syncing = False
     client = node.client().subscribe("t", "c").ready(10)
 
@@ -244,8 +244,8 @@ def test_failing_sync(node):
 
 
 @pytest.mark.parametrize("flavour", ["fsync"], indirect=True)
-def test_fatal_error_behind_a_publish(node):
-    """The error waits for the OK before it, then the connection is closed; nothing behind the error is executed."""
+def test_fatal_error_after_a_publish(node):
+    """The error waits for the OK before it, then the connection is closed; nothing after the error is executed."""
     node.syncing = False
     client = node.client()
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 # What follows the line.
 NO_BODY: Final = 0
-MESSAGE: Final = 1  # one message behind its size
+MESSAGE: Final = 1  # one message after its size
 BATCH: Final = 2  # an MPUB body
 DOCUMENT: Final = 3  # opaque bytes after their size
 
@@ -84,7 +84,7 @@ class Command:
             self.prepare(session, words)
 
     def read_body(self, reader: CommandReader, settings: Settings) -> bytes | None:
-        """The body, None while it is incomplete. A message comes with its size in front, as batches keep it."""
+        """The body, None while it is incomplete. A message comes with its size before it, as batches keep it."""
         if self.body == BATCH:
             return reader.batch(settings.max_msg_size, settings.max_body_size)
         if not reader.has(4):
