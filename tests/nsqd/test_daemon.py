@@ -3,11 +3,13 @@
 import asyncio
 import os
 import shutil
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
+from nsqkit.clock import Clock
 from nsqkit.errors import NotKept
 from nsqkit.log import Log
 from nsqkit.nsqd.daemon import Nsqd
@@ -54,12 +56,15 @@ def path(tmp_path: Path) -> Path:
 def run(path: Path, lines: list[str]) -> Callable[..., None]:
     """Starts a daemon on `path`, does something with it, and stops it."""
 
-    def run(act: Callable[[Nsqd], Awaitable[None]], disk: Disk | None = None) -> None:
+    def run(
+        act: Callable[[Nsqd], Awaitable[None]], disk: Disk | None = None, clock: Clock | None = None
+    ) -> None:
         path.mkdir(exist_ok=True)
 
         async def live() -> None:
             machine = Machine()
             machine.disk = disk or machine.disk
+            machine.clock = clock or machine.clock
             options = NsqdOptions(data_path=str(path), tcp_address="127.0.0.1:0", http_address="")
             async with Nsqd(options, Log("", write=lines.append), machine) as nsqd:
                 await act(nsqd)
@@ -180,3 +185,25 @@ def test_the_reserve_is_said_and_looked_at_from_the_start(run, lines):
 
     assert ["free space"] == reasons
     assert any("STORAGE: 5 bytes are free; below 67108864 publishes are refused" in line for line in lines)
+
+
+def test_the_calendar_is_set_while_it_runs(run, lines):
+    """What is published afterwards is stamped by it, and a line says so."""
+    stamps: list[int] = []
+    calendar = [time.time_ns() - 3_600_000_000_000]
+    clock = Clock(lambda: calendar[0])
+
+    async def publish(nsqd: Nsqd) -> None:
+        calendar[0] += 3_600_000_000_000
+        while not nsqd.broker.calendar_ahead:
+            nsqd.now()
+            await asyncio.sleep(0.01)
+        await nsqd.publish("orders", b"one")
+        (batch,) = nsqd.broker.topics["orders"].waiting.in_memory()
+        stamps.append(int(batch.timestamp))
+
+    before = time.time_ns()
+    run(publish, clock=clock)
+
+    assert before - 1_000_000_000 < stamps[0]
+    assert any("the calendar was set: it is +3" in line for line in lines)

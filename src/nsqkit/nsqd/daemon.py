@@ -41,7 +41,7 @@ from nsqkit.nsqd.storage.files import FileStorage
 from nsqkit.nsqd.storage.segment import is_segment
 from nsqkit.nsqd.turns import Turns
 from nsqkit.nsqd.web.daemon import LongestPass
-from nsqkit.options.duration import Duration
+from nsqkit.options.duration import SECOND, Duration
 from nsqkit.version import NSQ_VERSION, compiled, version_line
 from nsqkit.web.long_answer import Slices
 from nsqkit.web.profiler import Profiler
@@ -175,6 +175,7 @@ class Nsqd:
             self._keeper.after_turn,
             self.machine.cpu_time,
         )
+        self.machine.clock.on_step = self._follow_calendar
         try:
             known = metadata.load(disk, self.data_path)
             for warning in known.warnings:
@@ -380,6 +381,11 @@ class Nsqd:
     def set_lookupd_addresses(self, addresses: Sequence[str]) -> None:
         """Announce topics and channels there from now on."""
         self._lookup.configure(addresses)
+
+    def _follow_calendar(self, ahead: int) -> None:
+        self.log.info(f"the calendar was set: it is {ahead / SECOND:+.1f} s from where it was at the start")
+        self.broker.follow_calendar(ahead)
+        self._turns.schedule()  # something may be due now
 
     def look(self) -> None:
         """Look at the data path and the free space now. What is wrong is in the broker's health."""

@@ -20,6 +20,7 @@ from nsqkit.nsqd.core.broker import Broker
 SHORT: Final = 1_000_000  # ns; passes that are shorter are not told apart
 
 _SECOND: Final = 1e9
+_LOOK_S: Final = 10.0  # the longest wait for a deadline: somebody may have set the calendar that it goes by
 
 
 class Turns:
@@ -108,7 +109,7 @@ class Turns:
             self._timer.cancel()
         self._timer_at = when
         wait: i64 = when - now
-        self._timer = self._loop.call_later(max(float(wait) / _SECOND, 0.0), self._ring)
+        self._timer = self._loop.call_later(min(max(float(wait) / _SECOND, 0.0), _LOOK_S), self._ring)
 
     def _on_timer(self) -> None:
         self._timer = None

@@ -49,6 +49,7 @@ class Broker:
         self.deadlines = Deadlines()
         self.waste = Waste(self.deadlines)
         self.health = health or Health()
+        self.calendar_ahead: i64 = 0  # how far the calendar was set since the start; see `nsqkit.clock`
         self.exiting = False
         self.changes = Changes()  # of topics, channels and pauses that a restart must know
         self.deletions: i64 = 0  # of topics, that the journal does not know yet
@@ -87,6 +88,16 @@ class Broker:
             channel.paused = channel_paused
         if topic.store is not None:
             restore(topic, topic.store, now)
+            for channel in topic.channels.values():
+                channel.note_restored()
+
+    def follow_calendar(self, ahead: int) -> None:
+        """The calendar was set, and is so far ahead of the time that the broker is told."""
+        step = ahead - self.calendar_ahead
+        self.calendar_ahead = ahead
+        for topic in self.topics.values():
+            for channel in topic.channels.values():
+                channel.follow_calendar(step)
 
     def delete_topic(self, name: str) -> None:
         """Drop a topic with its channels, messages and files."""

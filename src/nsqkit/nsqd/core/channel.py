@@ -11,7 +11,7 @@ merged (a second copy), dropped (ephemeral only) or lost (a damaged log, reporte
 from __future__ import annotations
 
 from collections import deque
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Final, cast
 
 from mypy_extensions import i64
@@ -64,6 +64,7 @@ class Channel(Alarm):
         self.willing: deque[Subscriber] = deque()  # consumers with room, whose turn comes in this order
         self.deferred: list[tuple[int, int, Message]] = []  # heap by due time
         self._serial = 0
+        self._last_restored = 0  # serial of the last one that was deferred before the restart
         self.latency = latency
         self.in_flight_count: i64 = 0
         self.entered_count: i64 = 0  # messages put here, or restored at the start
@@ -82,7 +83,7 @@ class Channel(Alarm):
         queue = self.queue
         if not queue.keeps:
             return True
-        if batch.due > now:
+        if self.is_early(batch, now):
             waiting: i64 = len(self.deferred)
             return waiting + batch.count <= queue.limit
         return queue.has_room(batch.count)
@@ -91,7 +92,7 @@ class Channel(Alarm):
         """Take a copy of a publish."""
         self.message_count += batch.count
         self.entered_count += batch.count
-        if batch.due > now:
+        if self.is_early(batch, now):
             self.defer_batch(batch)
         else:
             self.queue.put(batch)
@@ -103,6 +104,10 @@ class Channel(Alarm):
         self.queue.put_extent(start, stop)
         self.want_dispatch()
 
+    def is_early(self, batch: Batch, now: i64) -> bool:
+        """Is the batch not due yet? It says so by the calendar."""
+        return batch.due > now + self.broker.calendar_ahead
+
     def defer_batch(self, batch: Batch) -> None:
         """Hold each message of the batch back until it is due."""
         offset: i64 = 0
@@ -110,7 +115,7 @@ class Channel(Alarm):
             message = batch.message(index, offset)
             size: i64 = len(message.body)
             offset += 4 + size
-            self.defer(message, batch.due)
+            self.defer(message, batch.due - self.broker.calendar_ahead)
 
     def defer(self, message: Message, due: i64) -> None:
         """Hold a message back until `due`. If the log has its body, memory keeps only the entry."""
@@ -121,6 +126,23 @@ class Channel(Alarm):
         self._serial += 1
         heappush(self.deferred, (int(due), self._serial, message))
         self.broker.deadlines.set(self, due)
+
+    def note_restored(self) -> None:
+        """All that is deferred now is from before the restart."""
+        self._last_restored = self._serial
+
+    def follow_calendar(self, step: i64) -> None:
+        """The calendar was set by `step`: what was deferred before the restart goes by it, the rest stays."""
+        if self._last_restored == 0 or not self.deferred:
+            return
+        moved: list[tuple[int, int, Message]] = []
+        for due, serial, message in self.deferred:
+            restored = serial <= self._last_restored
+            message.deadline = due - int(step) if restored else due
+            moved.append((int(message.deadline), serial, message))
+        heapify(moved)
+        self.deferred = moved
+        self.broker.deadlines.set(self, max(moved[0][0], 1))
 
     def ring(self, now: i64) -> i64:
         """Deferred messages are due: they become ready."""
@@ -235,7 +257,7 @@ class Channel(Alarm):
         queue = self.queue
         reads = queue.read_count
         try:
-            early = queue.refill(now)
+            early = queue.refill(now + self.broker.calendar_ahead)
         except StoreError as error:
             self.unreadable(str(error), now)
             return False
@@ -275,7 +297,7 @@ class Channel(Alarm):
         subscriber.finish_count += 1
         self.topic.note_change()
         if self.latency is not None:
-            self.latency.add(now - message.timestamp, now)
+            self.latency.add(now + self.broker.calendar_ahead - message.timestamp, now)
         subscriber.wake()
 
     def requeue(self, subscriber: Subscriber, message_id: bytes, delay: i64, now: i64) -> None:

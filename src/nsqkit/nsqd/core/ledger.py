@@ -61,7 +61,7 @@ def _note_channel(owed: ChannelRecord, channel: Channel) -> None:
     untried: list[int] = []
     for due, _, message in channel.deferred:
         if message.attempts > 0:
-            owed.note(message, due)
+            owed.note(message, due + channel.broker.calendar_ahead)
         elif message.position != NOWHERE:
             untried.append(int(message.position))
     untried.sort()
@@ -163,7 +163,7 @@ def _restore_tail(topic: Topic, store: TopicStore, start: i64, now: i64) -> i64:
 
 
 def _take_back(channel: Channel, batch: Batch, now: i64) -> None:
-    if batch.due > now:
+    if channel.is_early(batch, now):
         channel.entered_count += batch.count
         channel.defer_batch(batch)
     else:
@@ -194,7 +194,7 @@ def save_memory(topic: Topic, store: TopicStore) -> None:
         for message in channel.flying():
             _save(message, 0, store, copies)
         for due, _, message in channel.deferred:
-            _save(message, due, store, copies)
+            _save(message, due + channel.broker.calendar_ahead, store, copies)
     store.write()
     for message, copy in copies:  # not before: the log has none of them if it could not be written
         message.position = copy.first_position

@@ -61,7 +61,7 @@ class Topic:
     # -- publishing
 
     def publish(self, data: bytes, count: i64, due: i64, publisher: Publisher | None, now: i64) -> Batch:
-        """Take `count` messages, each behind its size in `data`; `due` (ns since the epoch) 0 means at once.
+        """Take `count` messages, each behind its size in `data`; `due` (by the time of `now`) 0 means at once.
 
         Returns the batch that the publisher hears of when everything is settled. Ids of a batch share a tick, so
         more than SEQUENCES messages become several batches; they are kept, or not, from the front.
@@ -69,16 +69,19 @@ class Topic:
         broker = self.broker
         if not self._pending:
             broker.published.append(self)
+        calendar = now + broker.calendar_ahead  # what a batch says outlasts this process
+        if due > 0:
+            due += broker.calendar_ahead
         begin: i64 = 0
         while count > SEQUENCES:
             end = behind(data, begin, SEQUENCES)
-            piece = Batch(data[begin:end], SEQUENCES, now, due, None)
-            piece.first_id = broker.ids.take(SEQUENCES, now)
+            piece = Batch(data[begin:end], SEQUENCES, calendar, due, None)
+            piece.first_id = broker.ids.take(SEQUENCES, calendar)
             self._pending.append(piece)
             begin = end
             count -= SEQUENCES
-        batch = Batch(data[begin:], count, now, due, publisher)
-        batch.first_id = broker.ids.take(batch.count, now)
+        batch = Batch(data[begin:], count, calendar, due, publisher)
+        batch.first_id = broker.ids.take(batch.count, calendar)
         self._pending.append(batch)
         return batch
 
