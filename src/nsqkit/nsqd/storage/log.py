@@ -126,6 +126,7 @@ class TopicLog(TopicStore):
         segment = self._segments[-1]
         empty = segment.first_position == self._next  # another one would have the same name
         if self._is_changed(segment):
+            self._must_roll = True
             if empty:
                 self._forget_last()
             return self._roll()
@@ -145,10 +146,9 @@ class TopicLog(TopicStore):
             try:
                 self._use(self._disk.open(segment.path))
             except FileNotFoundError:
-                self._home.damage(f"{segment.path}: it is gone, and what only this file held is lost")
-                segment.size = FILE_HEADER
+                self._reader.note_gone(segment)
                 return True
-        elif self._home.is_unsynced(self):
+        elif self._must_roll or self._home.is_unsynced(self):
             return False
         if self._disk.links(self._file) == 0:
             self._home.damage(f"{segment.path}: somebody removed it; what only this file held is lost")

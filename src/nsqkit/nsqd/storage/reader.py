@@ -58,7 +58,7 @@ class LogReader:
             try:
                 offset = self.scan(segment, offset, start, until, limit_bytes, found)
             except FileNotFoundError:
-                self._note_gone(segment)
+                self.note_gone(segment)
             except OSError as error:
                 if not found:
                     raise self._read_error(segment, error) from error
@@ -78,7 +78,7 @@ class LogReader:
             self._home.report(text)
         return StoreError(text)
 
-    def _note_gone(self, segment: Segment) -> None:
+    def note_gone(self, segment: Segment) -> None:
         """Somebody removed the file: there is nothing to be tried again."""
         if segment.size > FILE_HEADER:
             self._home.damage(f"{segment.path}: it is gone, and what only this file held is lost")
