@@ -27,6 +27,7 @@ DEFAULTS = {
     "topology_region": "",
     "topology_zone": "",
     "mem_queue_size": 10_000,
+    "mem_queue_bytes": 0,
     "max_bytes_per_file": 104_857_600,
     "sync_every": 2500,
     "sync_timeout": 2 * SECOND,

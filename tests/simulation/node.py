@@ -59,10 +59,10 @@ class Process(Nsqd):
         }
 
     def check(self) -> None:
-        """Assert the invariant of every channel, and that no position is in two places."""
+        """Assert the invariants of channels and memory, and that no position is in two places."""
+        self.broker.check()
         for topic in self.broker.topics.values():
             for channel in topic.channels.values():
-                channel.check()
                 _check_positions(channel)
 
 

@@ -81,3 +81,14 @@ def _sizes() -> tuple[int, int, int]:
         return peak, peak, peak
     page = os.sysconf("SC_PAGESIZE")
     return pages[1] * page, pages[5] * page, peak
+
+
+def total_memory() -> int:
+    """Bytes that this process may use: the machine's memory, or less if a control group says so."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as file:
+            text = file.read().strip()
+    except OSError:
+        return total
+    return min(total, int(text)) if text.isdigit() else total

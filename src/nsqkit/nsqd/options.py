@@ -161,6 +161,12 @@ class NsqdOptions(DaemonOptions):
     mem_queue_size: int = option(
         10_000, "messages kept in memory, per topic and per channel", within=(0, INT32_MAX)
     )
+    mem_queue_bytes: int = option(
+        0,
+        "bytes of waiting messages kept in memory, of all topics and channels together; the rest is only in the log. "
+        "0: a quarter of the machine's memory, 512 MiB at most",
+        within=(0, None),
+    )
     max_bytes_per_file: int = option(
         104_857_600, "size at which a new log file is begun, in bytes", within=(1, None)
     )

@@ -3,10 +3,12 @@
 from typing import Final
 
 from nsqkit.nsqd.core.settings import Settings
+from nsqkit.nsqd.memory import total_memory
 from nsqkit.nsqd.options import DEFAULT_RESERVE, NsqdOptions
 from nsqkit.nsqd.storage.disk import Disk
 from nsqkit.version import NSQ_VERSION
 
+MOST_HELD: Final = 1 << 29  # bytes of waiting messages in memory, unless an option says otherwise
 SMALL_SHARE: Final = 20  # one part in so many of a volume is kept free, if that is less than the default
 
 
@@ -40,6 +42,7 @@ def settings_of(options: NsqdOptions) -> Settings:
     settings.node_id = options.node_id
     settings.durability = options.durability
     settings.mem_queue_size = options.mem_queue_size
+    settings.mem_queue_bytes = options.mem_queue_bytes or min(total_memory() // 4, MOST_HELD)
     settings.max_msg_size = options.max_msg_size
     settings.max_body_size = options.max_body_size
     settings.max_req_timeout = int(options.max_req_timeout)

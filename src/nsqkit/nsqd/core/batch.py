@@ -40,6 +40,7 @@ class Batch:
         "due",
         "first_id",
         "first_position",
+        "holders",
         "prefix",
         "publisher",
         "state",
@@ -55,6 +56,7 @@ class Batch:
         self.due = due  # deliver not before this time, 0: at once
         self.first_id: i64 = 0
         self.first_position: i64 = NOWHERE
+        self.holders: i64 = 0  # queues that have it in memory
         self.carried = False  # a copy from further back in the log: only who asks for it owes it
         self.prefix = b""
         self.state: i64 = PENDING

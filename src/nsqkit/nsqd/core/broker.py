@@ -18,6 +18,7 @@ from nsqkit.nsqd.core.deadlines import Deadlines
 from nsqkit.nsqd.core.events import Events
 from nsqkit.nsqd.core.guid import IdSource
 from nsqkit.nsqd.core.health import READING, WRITING, Health
+from nsqkit.nsqd.core.held import Held
 from nsqkit.nsqd.core.ledger import restore
 from nsqkit.nsqd.core.registry import Registry
 from nsqkit.nsqd.core.topic import Topic
@@ -47,7 +48,8 @@ class Broker:
         self.events = Events()  # hears of everything that belongs into a log
         self.ids = IdSource(settings.node_id)
         self.deadlines = Deadlines()
-        self.waste = Waste(self.deadlines)
+        self.held = Held(settings.mem_queue_bytes)
+        self.waste = Waste(self.deadlines, self.held)
         self.health = health or Health()
         self.calendar_ahead: i64 = 0  # how far the calendar was set since the start; see `nsqkit.clock`
         self.exiting = False
@@ -192,6 +194,25 @@ class Broker:
                 continue
             topic = self.topics.get(name)
             self.changes.settle(batch, 0 if topic is None else topic.made)
+
+    def check(self) -> None:
+        """Assert the invariant of every channel, and that the bytes held are what is there."""
+        waiting = self.waste.counted()
+        for topic in self.topics.values():
+            waiting.extend(topic.waiting.counted())
+            for channel in topic.channels.values():
+                channel.check()
+                waiting.extend(channel.queue.counted())
+                waiting.extend([entry[2] for entry in channel.deferred])
+        batches: dict[int, int] = {}
+        total: i64 = 0
+        for item in waiting:
+            if isinstance(item, Batch):
+                batches[id(item)] = len(item.data)
+            else:
+                total += len(item.body)
+        total += sum(batches.values())
+        assert self.held.bytes == total, f"{self.held.bytes} bytes are counted as held, {total} are"
 
     def hang_up_all(self) -> None:
         """Close every connection: the broker is stopping."""

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 CHUNK: Final = 32  # messages that one consumer is sent before it is the next one's turn
 KIB_BITS: Final = 10  # a KiB sent counts for as much as a message
 READ_COST: Final = 100  # what a read of the log counts for, in messages sent
+LARGE: Final = 4096  # bytes above which a body in the log is not kept in memory while it is in flight
 FEW: Final = 64  # consumers that are asked one by one whether a message is theirs
 RETRY: Final = 1_000_000_000  # ns until a log that could not be read is tried again
 
@@ -57,7 +58,9 @@ class Channel(Alarm):
         self.awaits_dispatch = False  # stands in the broker's list of channels to dispatch
         self.read_error = ""  # why the log could not be read when it was last tried
         keeps = topic.store is not None and not self.ephemeral
-        self.queue = ReadyQueue(topic.broker.settings.mem_queue_size, topic.store, keeps=keeps)
+        self.queue = ReadyQueue(
+            topic.broker.settings.mem_queue_size, topic.store, topic.broker.held, keeps=keeps
+        )
         self.subscribers: list[Subscriber] = []
         self.departed: list[Subscriber] = []  # gone, but with messages in flight
         self._owners: dict[bytes, Subscriber] | None = None  # who was sent what, see `_owner`
@@ -85,7 +88,7 @@ class Channel(Alarm):
             return True
         if self.is_early(batch, now):
             waiting: i64 = len(self.deferred)
-            return waiting + batch.count <= queue.limit
+            return waiting + batch.count <= queue.limit and not self.broker.held.full()
         return queue.has_room(batch.count)
 
     def put(self, batch: Batch, now: i64) -> None:
@@ -123,6 +126,7 @@ class Channel(Alarm):
         if message.position != NOWHERE and self.queue.store is not None:
             message.body = b""
             message.loaded = False
+        self.broker.held.hold_message(message)
         self._serial += 1
         heappush(self.deferred, (int(due), self._serial, message))
         self.broker.deadlines.set(self, due)
@@ -151,10 +155,8 @@ class Channel(Alarm):
         while heap and heap[0][0] <= now and deadlines.left > 0:
             deadlines.left -= 1
             message = heappop(heap)[2]
-            if message.loaded:
-                self.queue.put_back(message)
-            else:
-                self.queue.put_matured(message)
+            self.broker.held.release_message(message)
+            self.queue.put_again(message)
         self.topic.note_change()
         self.want_dispatch()
         if self.read_error:
@@ -234,6 +236,9 @@ class Channel(Alarm):
             message.deadline = deadline
             in_flight[message.id] = message
             write_message(out, message)
+            if message.position != NOWHERE and len(message.body) > LARGE:
+                message.body = b""
+                message.loaded = False
             if owners is not None:
                 owners[message.id] = subscriber
             sent += 1
@@ -313,7 +318,7 @@ class Channel(Alarm):
         if delay > 0:
             self.defer(message, now + delay)
         else:
-            self.queue.put_back(message)
+            self.queue.put_again(message)
         subscriber.wake()
         self.want_dispatch()
 
@@ -353,7 +358,7 @@ class Channel(Alarm):
         """A message was not finished in time, or its consumer is gone: it becomes ready again."""
         self.in_flight_count -= 1
         self.topic.note_change()
-        self.queue.put_back(message)
+        self.queue.put_again(message)
         self.want_dispatch()
 
     # -- consumers come and go
@@ -407,17 +412,17 @@ class Channel(Alarm):
     def empty(self) -> None:
         """Drop everything: ready, in flight and deferred. A later FIN of such a message fails."""
         count: i64 = self.queue.depth() + self.in_flight_count
-        self.broker.waste.take(self.queue.clear())
+        self.broker.waste.take(self.queue.clear(), counted=True)
         deferred: i64 = len(self.deferred)
         self.emptied_count += count + deferred
         waste = self.broker.waste
-        waste.take(cast("list[object]", self.deferred))
+        waste.take(cast("list[object]", self.deferred), counted=True)
         self.deferred = []
         self.in_flight_count = 0
         self._owners = None
         self.topic.note_change()
         for subscriber in self.subscribers + self.departed:
-            waste.take(list[object](subscriber.in_flight.values()))
+            waste.take(list[object](subscriber.in_flight.values()), counted=False)
             subscriber.in_flight = {}
             subscriber.wake()
         for subscriber in self.departed:

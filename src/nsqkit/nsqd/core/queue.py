@@ -14,6 +14,7 @@ from typing import Final
 from mypy_extensions import i64
 
 from nsqkit.nsqd.core.batch import Batch, behind
+from nsqkit.nsqd.core.held import UNBOUNDED, Held
 from nsqkit.nsqd.core.store import Extent, StoreError, TopicStore
 from nsqkit.wire.message import NOWHERE, Message
 
@@ -27,8 +28,11 @@ _AHEAD: Final = 64  # requeued messages that never keep the log from being read,
 class ReadyQueue:
     """The ready messages of one channel, or those of a topic that no channel has yet."""
 
-    def __init__(self, limit: i64, store: TopicStore | None, *, keeps: bool) -> None:
+    def __init__(
+        self, limit: i64, store: TopicStore | None, held: Held | None = None, *, keeps: bool
+    ) -> None:
         self.limit = limit
+        self.held = held or Held(UNBOUNDED)
         self.store = store
         self.keeps = keeps  # False: drop what is beyond the limit
         self.memory_count: i64 = 0  # messages in head and items
@@ -55,7 +59,9 @@ class ReadyQueue:
 
     def has_room(self, count: i64) -> bool:
         """Would `count` more messages be kept in memory?"""
-        return not self.keeps or (self.stored_count == 0 and self.memory_count + count <= self.limit)
+        if not self.keeps:
+            return True
+        return self.stored_count == 0 and self.memory_count + count <= self.limit and not self.held.full()
 
     def put(self, batch: Batch) -> None:
         """Add a batch at the back.
@@ -66,6 +72,7 @@ class ReadyQueue:
         if batch.first_position == NOWHERE or self.has_room(batch.count):
             self._items.append(batch)
             self.memory_count += batch.count
+            self.held.hold(batch)
         else:
             self.put_extent(batch.first_position, batch.first_position + batch.count)
 
@@ -80,9 +87,17 @@ class ReadyQueue:
                 return
         self._extents.append(Extent(start, stop))
 
+    def put_again(self, message: Message) -> None:
+        """Add a message that was in flight or deferred, wherever its body is."""
+        if message.loaded:
+            self.put_back(message)
+        else:
+            self.put_matured(message)
+
     def put_back(self, message: Message) -> None:
         """Add a requeued message behind what is in memory."""
         self._items.append(message)
+        self.held.hold_message(message)
         self.memory_count += 1
         if self.stored_count > 0:
             self._returned_count += 1
@@ -107,6 +122,7 @@ class ReadyQueue:
             item = self._items.popleft()
             if isinstance(item, Message):
                 self.memory_count -= 1
+                self.held.release_message(item)
                 return item
             head = item
             self._head = head
@@ -117,6 +133,7 @@ class ReadyQueue:
         self._index += 1
         if self._index == head.count:
             self._head = None
+            self.held.release(head)
         else:
             size: i64 = len(message.body)
             self._offset += 4 + size
@@ -183,6 +200,7 @@ class ReadyQueue:
         else:
             self._items.append(piece)
             self.memory_count += piece.count
+            self.held.hold(piece)
 
     def _load_matured(self, store: TopicStore) -> None:
         """Bring bodies of the first due messages into memory, about a block, in the log's order and in few reads."""
@@ -240,22 +258,35 @@ class ReadyQueue:
         """Drop what is beyond the limit, newest first, if that is this queue's way; to be called after a dispatch."""
         if self.keeps:
             return
-        while self.memory_count > self.limit:
-            over = self.memory_count - self.limit
+        held = self.held
+        while self.memory_count > self.limit or (self.memory_count > 0 and held.overfull()):
+            over = self.memory_count if held.overfull() else self.memory_count - self.limit
             if self._items:
-                item = self._items.pop()
-                if isinstance(item, Batch) and item.count > over:
-                    self._items.append(item.part(0, item.count - over))
-                    count = over
-                else:
-                    count = item.count if isinstance(item, Batch) else 1
+                count = self._drop_last(over)
             else:
                 head = self._head
                 assert head is not None
                 self._head = head.part(0, head.count - over) if head.count - over > self._index else None
+                held.release(head)
+                if self._head is not None:
+                    held.hold(self._head)
                 count = over
             self.memory_count -= count
             self.dropped_count += count
+
+    def _drop_last(self, over: i64) -> i64:
+        """Drop the last item, or as much of it as is over; returns how many messages that was."""
+        item = self._items.pop()
+        if isinstance(item, Message):
+            self.held.release_message(item)
+            return 1
+        self.held.release(item)
+        if item.count <= over:
+            return item.count
+        rest = item.part(0, item.count - over)
+        self._items.append(rest)
+        self.held.hold(rest)
+        return over
 
     def clear(self) -> list[object]:
         """Drop everything; returns what was in memory, for `Waste`."""
@@ -281,6 +312,13 @@ class ReadyQueue:
         rest.extend(self._items)
         return rest
 
+    def counted(self) -> list[Batch | Message]:
+        """What counts as held in memory."""
+        whole = list(self._items)
+        if self._head is not None:
+            whole.append(self._head)
+        return whole
+
     def extents(self) -> list[Extent]:
         """What only the log holds, in order."""
         return list(self._extents)
@@ -291,6 +329,11 @@ class ReadyQueue:
 
     def replace_memory(self, items: list[Batch | Message]) -> None:
         """Put other items, with as many messages, in place of those in memory: they moved in the log."""
+        if self._head is not None:
+            self.held.release(self._head)
+            first = items[0]
+            assert isinstance(first, Batch)  # what is left of it
+            self.held.hold(first)
         self._head = None
         self._items = deque(items)
 

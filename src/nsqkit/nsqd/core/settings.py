@@ -19,6 +19,7 @@ class Settings:
         self.node_id: i64 = 0
         self.durability = Durability.OS
         self.mem_queue_size: i64 = 10_000  # messages in memory per topic and channel
+        self.mem_queue_bytes: i64 = 1 << 29  # bytes in memory of all of them
         self.max_msg_size: i64 = 1_048_576
         self.max_body_size: i64 = 5_242_880
         self.max_req_timeout: i64 = 3600 * SECOND

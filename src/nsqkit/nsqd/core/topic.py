@@ -45,7 +45,7 @@ class Topic:
         self.changed: i64 = 0  # of the last one that concerned it
         self.dirty = False  # the checkpoint is behind; the broker has a list of such topics
         self.channels: dict[str, Channel] = {}
-        self.waiting = ReadyQueue(broker.settings.mem_queue_size, store, keeps=store is not None)
+        self.waiting = ReadyQueue(broker.settings.mem_queue_size, store, broker.held, keeps=store is not None)
         self.message_count: i64 = 0
         self.message_bytes: i64 = 0
         self.last_id: i64 = 0
@@ -162,7 +162,7 @@ class Topic:
             for channel in self.channels.values():
                 channel.message_count += extent.stop - extent.start
                 channel.put_extent(extent.start, extent.stop)
-        self.broker.waste.take(waiting.clear())
+        self.broker.waste.take(waiting.clear(), counted=True)
 
     def _place(self, batch: Batch) -> None:
         """Write what waited in memory, so that it does not overtake what a channel has in the log."""
@@ -248,7 +248,7 @@ class Topic:
 
     def empty(self) -> None:
         """Drop what waits here. Channels keep what they have."""
-        self.broker.waste.take(self.waiting.clear())
+        self.broker.waste.take(self.waiting.clear(), counted=True)
         self.note_change()
 
     def delete(self) -> None:
@@ -259,6 +259,6 @@ class Topic:
         self._pending = []
         for name in list(self.channels):
             self.delete_channel(name)
-        self.broker.waste.take(self.waiting.clear())
+        self.broker.waste.take(self.waiting.clear(), counted=True)
         if self.store is not None:
             self.store.delete()
