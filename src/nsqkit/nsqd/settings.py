@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from nsqkit.nsqd.core.held import UNBOUNDED
 from nsqkit.nsqd.core.settings import Settings
 from nsqkit.nsqd.memory import total_memory
 from nsqkit.nsqd.options import DEFAULT_RESERVE, NsqdOptions
@@ -42,7 +43,7 @@ def settings_of(options: NsqdOptions) -> Settings:
     settings.node_id = options.node_id
     settings.durability = options.durability
     settings.mem_queue_size = options.mem_queue_size
-    settings.mem_queue_bytes = options.mem_queue_bytes or min(total_memory() // 4, MOST_HELD)
+    settings.mem_queue_bytes = min(options.mem_queue_bytes or min(total_memory() // 4, MOST_HELD), UNBOUNDED)
     settings.max_msg_size = options.max_msg_size
     settings.max_body_size = options.max_body_size
     settings.max_req_timeout = int(options.max_req_timeout)

@@ -27,7 +27,7 @@ class Held:
 
     def overfull(self) -> bool:
         """Must what the log does not have be dropped? It may use as much again as everything else."""
-        return self.bytes >= 2 * self.limit
+        return self.bytes >> 1 >= self.limit  # twice the limit may not fit
 
     def hold(self, batch: Batch) -> None:
         """One more queue has the batch."""
