@@ -365,7 +365,7 @@ BAD: dict[str, tuple[bytes, str | None]] = {
         "E_BAD_BODY IDENTIFY failed to decode JSON body",
     ),
     "deep JSON": (
-        b"  V2IDENTIFY\n" + size(200_000) + b"[" * 200_000,
+        b"  V2IDENTIFY\n" + size(60_000) + b"[" * 60_000,
         "E_BAD_BODY IDENTIFY failed to decode JSON body",
     ),
     "cut body": (b"  V2PUB t\n" + size(10) + b"abc", "E_BAD_MESSAGE PUB failed to read message body"),
