@@ -35,6 +35,7 @@ check: $(VENV)/installed
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 	$(VENV)/bin/python -m nsqkit.docs --check
+	$(VENV)/bin/python $(PIP) check
 
 suite-pure: $(PURE)/installed
 	@$(PURE)/bin/nsqd --version | grep -q ' pure$$' || { echo '$(PURE) is not the uncompiled build'; exit 1; }

@@ -137,6 +137,7 @@ def run(program: Path, *arguments: str | Path) -> str:
     environment = {
         name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "NSQKIT_PURE")
     }
+    environment["NSQKIT_REQUIRE_COMPILED"] = "1"  # a build that can't compile says why
     environment["PATH"] = f"{program.parent}{os.pathsep}{environment.get('PATH', os.defpath)}"
     done = subprocess.run(
         [program, *arguments],
