@@ -21,6 +21,7 @@ DATA_PLANE = [
     "src/nsqkit/wire/*.py",
     "src/nsqkit/nsqd/core/*.py",
     "src/nsqkit/nsqd/storage/*.py",
+    "src/nsqkit/nsqd/handover/diskqueue.py",
     "src/nsqkit/clock.py",
     "src/nsqkit/nsqd/backlog.py",
     "src/nsqkit/nsqd/connection.py",

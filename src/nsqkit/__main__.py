@@ -9,7 +9,7 @@ from nsqkit.version import version_line
 COMMANDS = {
     "bench": ("nsqkit.bench.cli", "measure any nsqd: rates, latencies and CPU per message"),
     "up": ("nsqkit.up.cli", "run nsqlookupd and nsqd on this machine, with one log"),
-    "export": ("nsqkit.nsqd.export", "write what a stopped nsqd still owes as files of NSQ 1.3"),
+    "export": ("nsqkit.nsqd.handover.export", "write what a stopped nsqd still owes as files of NSQ 1.3"),
 }
 """Name of each subcommand, the module whose `main(argv)` carries it out, and what it does."""
 

@@ -11,7 +11,7 @@ from tests.fuzz.targets.compression import bomb
 from tests.fuzz.targets.diskqueue import NAME, scratch
 from tests.nsqd.core.conftest import sized
 
-from nsqkit.nsqd.storage.diskqueue import StoredMessage, meta_file_name, write_queue  # isort: skip
+from nsqkit.nsqd.handover.diskqueue import StoredMessage, meta_file_name, write_queue  # isort: skip
 
 CORPUS: Final = os.path.join(os.path.dirname(__file__), "corpus")
 NOW: Final = 1_700_000_000_000_000_000

@@ -18,7 +18,7 @@ from nsqkit.errors import NotKept, StartError
 from nsqkit.gojson import encode_json
 from nsqkit.listen import Listener
 from nsqkit.log import Level, Log
-from nsqkit.nsqd import metadata, moving
+from nsqkit.nsqd import metadata
 from nsqkit.nsqd.connection import Connection
 from nsqkit.nsqd.core.batch import FAILED, Batch, Publisher
 from nsqkit.nsqd.core.broker import Broker
@@ -28,6 +28,8 @@ from nsqkit.nsqd.core.store import StoreError
 from nsqkit.nsqd.datapath import topic_directory, topic_of_directory
 from nsqkit.nsqd.descriptors import Door, Refused, Shares
 from nsqkit.nsqd.events import LoggedEvents
+from nsqkit.nsqd.handover import moving
+from nsqkit.nsqd.handover.diskqueue import queues_among
 from nsqkit.nsqd.housekeeping import Housekeeping
 from nsqkit.nsqd.lookup import Lookup
 from nsqkit.nsqd.machine import BACKLOG, Lock, Machine
@@ -36,7 +38,6 @@ from nsqkit.nsqd.options import NsqdOptions
 from nsqkit.nsqd.publishing import Body, delay_of, framed
 from nsqkit.nsqd.saver import Saver
 from nsqkit.nsqd.settings import reserve_of, settings_of
-from nsqkit.nsqd.storage.diskqueue import queues_among
 from nsqkit.nsqd.storage.files import FileStorage
 from nsqkit.nsqd.storage.segment import is_segment
 from nsqkit.nsqd.turns import Turns

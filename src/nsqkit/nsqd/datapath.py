@@ -2,7 +2,7 @@
 
 <data-path>/                     locked by the one nsqd that uses it (flock on the directory itself)
     nsqd.dat                     metadata.py
-    <name>.diskqueue.*           queues NSQ left behind, see storage/diskqueue.py
+    <name>.diskqueue.*           queues NSQ left behind, see handover/diskqueue.py
     imported/                    the same, after they were taken over
     journal                      kept free for storage
     %probe                       comes and goes at a start, to see whether the data path can be written

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from nsqkit.nsqd.storage.diskqueue import (
+from nsqkit.nsqd.handover.diskqueue import (
     MAX_BODY_BYTES,
     Queue,
     StoredMessage,

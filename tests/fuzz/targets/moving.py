@@ -9,8 +9,8 @@ from typing import Final
 from nsqkit.log import Level, Log
 from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.core.settings import Settings
-from nsqkit.nsqd.moving import BLOCK, import_queues
-from nsqkit.nsqd.storage.diskqueue import find_queues, read_queue
+from nsqkit.nsqd.handover.diskqueue import find_queues, read_queue
+from nsqkit.nsqd.handover.moving import BLOCK, import_queues
 from tests.fuzz.memory_disk import NOW, House, read_all
 from tests.fuzz.source import Source
 from tests.fuzz.targets.diskqueue import put, scratch

@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsqkit.log import Log
-from nsqkit.nsqd import moving
 from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.core.ledger import record
 from nsqkit.nsqd.core.session import Outlet, Session
 from nsqkit.nsqd.core.settings import SECOND, Settings
 from nsqkit.nsqd.core.store import StoreError
+from nsqkit.nsqd.handover import moving
+from nsqkit.nsqd.handover.diskqueue import StoredMessage, find_queues, queue_files, write_queue
 from nsqkit.nsqd.storage.disk import Disk
-from nsqkit.nsqd.storage.diskqueue import StoredMessage, find_queues, queue_files, write_queue
 from nsqkit.nsqd.storage.files import FileStorage
 from nsqkit.wire.frames import MESSAGE, FrameReader
 

@@ -22,8 +22,8 @@ from nsqkit.nsqd.core.settings import Settings
 from nsqkit.nsqd.core.store import StoreError, TopicStore
 from nsqkit.nsqd.core.topic import Topic
 from nsqkit.nsqd.datapath import DataPathLock, topic_directory, topic_of_directory
+from nsqkit.nsqd.handover.diskqueue import Queue, StoredMessage, find_queues, write_queue
 from nsqkit.nsqd.storage.disk import Disk
-from nsqkit.nsqd.storage.diskqueue import Queue, StoredMessage, find_queues, write_queue
 from nsqkit.nsqd.storage.files import FileStorage
 from nsqkit.nsqd.storage.segment import is_segment
 from nsqkit.program import Parser

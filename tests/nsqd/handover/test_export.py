@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsqkit.log import Log
-from nsqkit.nsqd import metadata, moving
+from nsqkit.nsqd import metadata
 from nsqkit.nsqd.core.batch import Batch
 from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.core.channel import Channel
@@ -16,9 +16,10 @@ from nsqkit.nsqd.core.ledger import record, save_memory
 from nsqkit.nsqd.core.settings import SECOND, Settings
 from nsqkit.nsqd.datapath import DataPathLock, topic_directory
 from nsqkit.nsqd.durability import Durability
-from nsqkit.nsqd.export import main
+from nsqkit.nsqd.handover import moving
+from nsqkit.nsqd.handover.diskqueue import StoredMessage, find_queues, read_queue, write_queue
+from nsqkit.nsqd.handover.export import main
 from nsqkit.nsqd.storage.disk import Disk
-from nsqkit.nsqd.storage.diskqueue import StoredMessage, find_queues, read_queue, write_queue
 from nsqkit.nsqd.storage.files import FileStorage
 from nsqkit.wire.message import Message
 

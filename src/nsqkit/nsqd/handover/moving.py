@@ -18,7 +18,7 @@ from nsqkit.nsqd.core.queue import ReadyQueue
 from nsqkit.nsqd.core.store import StoreError
 from nsqkit.nsqd.core.topic import Topic
 from nsqkit.nsqd.datapath import IMPORTED
-from nsqkit.nsqd.storage.diskqueue import Queue, QueueReader, StoredMessage, queue_files
+from nsqkit.nsqd.handover.diskqueue import Queue, QueueReader, StoredMessage, queue_files
 from nsqkit.nsqd.storage.files import FileStorage
 from nsqkit.wire.message import Message
 

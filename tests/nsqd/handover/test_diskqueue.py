@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from nsqkit.nsqd.storage.diskqueue import (
+from nsqkit.nsqd.handover.diskqueue import (
     Queue,
     QueueContents,
     QueueReader,
