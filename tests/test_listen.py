@@ -69,9 +69,7 @@ def test_port_in_use(opened):
 @pytest.mark.parametrize("address", ["foo", "127.0.0.1:99999", ""])
 def test_what_is_no_address(address):
     """Nothing listens on what nobody could mean."""
-    with pytest.raises(
-        StartError, match=rf"^listen \({address}\) failed - (write host:port|a port is at most)"
-    ):
+    with pytest.raises(StartError, match=rf"^listen \({address}\) failed - write host:port"):
         listen(address, BACKLOG)
 
 

@@ -31,10 +31,8 @@ def is_unix(address: str) -> bool:
 def split_listen_address(address: str) -> tuple[str, int]:
     """Host, maybe empty, and port, maybe 0, to listen on. ValueError tells what is right instead."""
     match = _LISTEN.fullmatch(address)
-    if match is None:
-        raise ValueError("write host:port or :port, or [host]:port for IPv6")
-    if int(match[3]) > 65535:
-        raise ValueError("a port is at most 65535")
+    if match is None or int(match[3]) > 65535:
+        raise ValueError("write host:port or :port, or [host]:port for IPv6, with a port up to 65535")
     return match[1] or match[2], int(match[3])
 
 

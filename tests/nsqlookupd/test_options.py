@@ -88,9 +88,7 @@ def test_values_out_of_range_are_refused(flag, message):
 @pytest.mark.parametrize("name", ["tcp_address", "http_address"])
 def test_addresses_to_listen_on_are_checked(name, address):
     """There are no unix sockets: what listens there has no address that others could be told."""
-    with pytest.raises(
-        OptionError, match="for --.*-address: (write host:port or :port|a port is at most 65535)"
-    ):
+    with pytest.raises(OptionError, match="for --.*-address: write host:port or :port"):
         NsqlookupdOptions(**{name: address})
 
 
