@@ -139,19 +139,23 @@ def run(program: Path, *arguments: str | Path) -> str:
     }
     environment["NSQKIT_REQUIRE_COMPILED"] = "1"  # a build that can't compile says why
     environment["PATH"] = f"{program.parent}{os.pathsep}{environment.get('PATH', os.defpath)}"
-    done = subprocess.run(
-        [program, *arguments],
-        cwd=tempfile.gettempdir(),
-        check=False,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=TIME_LIMIT_S,
-    )
+    command = f"{program.name} {' '.join(map(str, arguments))}"
+    try:
+        done = subprocess.run(
+            [program, *arguments],
+            cwd=tempfile.gettempdir(),
+            check=False,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=TIME_LIMIT_S,
+        )
+    except subprocess.TimeoutExpired:
+        raise Failed(f"{command} takes more than {TIME_LIMIT_S} s") from None
     if done.returncode:
         last = "\n".join(done.stdout.splitlines()[-LAST_LINES:])
-        raise Failed(f"{program.name} {' '.join(map(str, arguments))} failed ({done.returncode}):\n{last}")
+        raise Failed(f"{command} failed ({done.returncode}):\n{last}")
     return done.stdout
 
 
