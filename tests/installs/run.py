@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Check the artefacts, install them, and say so; 1 when something is wrong."""
     parser = argparse.ArgumentParser(prog="tests.installs.run", description=__doc__)
     parser.add_argument("--dist", type=Path, default=ROOT / "dist", help="where the wheel and the sdist are")
-    dist = parser.parse_args(argv).dist
+    dist = parser.parse_args(argv).dist.resolve()
     try:
         sdist, wheel = the_only(dist, "*.tar.gz"), the_only(dist, "*.whl")
         check_sdist(sdist)
