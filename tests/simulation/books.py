@@ -14,6 +14,7 @@ DONE: Final = "done"
 MAYBE: Final = "maybe"
 
 LONG_AGO: Final = -1
+NEVER: Final = 1 << 62
 
 
 class Violation(AssertionError):
@@ -27,8 +28,10 @@ class Violation(AssertionError):
 class Publish:
     """One publish command. `state` is what its publisher heard: "", "ok", "refused", or "unknown" for never."""
 
-    def __init__(self, topic: str, bodies: list[bytes], due: int, serial: int) -> None:
+    def __init__(self, topic: str, bodies: list[bytes], due: int, serial: int, publisher: int = 0) -> None:
         self.topic = topic
+        self.publisher = publisher
+        self.ok_before = NEVER  # what has this serial, or a later one, was sent after the OK
         self.state = ""
         self.ok_at = LONG_AGO
         self.messages = [Message(self, body, due, serial + n) for n, body in enumerate(bodies)]

@@ -116,7 +116,7 @@ class Client:
         self.closing = False  # CLS was sent
         self.dead = False  # for the broker
         self.lost = False  # connection_lost was called
-        self.last_serial = -1
+        self.last_serials: dict[int, int] = {}
         self.flights: dict[bytes, Flight] = {}
         self.awaited: deque[Command] = deque()
         self.risk: Command | None = None

@@ -67,7 +67,7 @@ class Consumer(Protocol):
     msg_timeout: int
     ready: int
     dead: bool
-    last_serial: int
+    last_serials: dict[int, int]  # of each publisher, the last that came at its first attempt
     flights: dict[bytes, Flight]
     awaited: deque[Command]
     risk: Command | None  # the last one that may have ended the session
@@ -156,9 +156,9 @@ class Model:
 
     # -- publishing
 
-    def publish(self, topic: str, bodies: list[bytes], due: int) -> Publish:
+    def publish(self, topic: str, bodies: list[bytes], due: int, publisher: int = 0) -> Publish:
         """A publish command reached the broker."""
-        publish = Publish(topic, bodies, due, self.serial)
+        publish = Publish(topic, bodies, due, self.serial, publisher)
         self.serial += len(bodies)
         for message in publish.messages:
             self.messages[message.body] = message
@@ -177,6 +177,7 @@ class Model:
         publish.state = state
         if state == "ok":
             publish.ok_at = now
+            publish.ok_before = self.serial
 
     def turned(self, now: int) -> None:
         """The turn is over."""
@@ -237,9 +238,13 @@ class Model:
             return  # the journal may have brought it back, after the others
         if client.channel.endswith(EPHEMERAL):
             return  # what its topic held on the disk comes after what is new
-        if message.serial < client.last_serial:
-            raise Violation("out of order", f"{where}: {message.serial} after {client.last_serial}")
-        client.last_serial = message.serial
+        publish = message.publish
+        last = client.last_serials
+        latest = max(last.values(), default=-1)
+        # Commands of different connections may overtake each other, until one is answered.
+        if message.serial < last.get(publish.publisher, -1) or latest >= publish.ok_before:
+            raise Violation("out of order", f"{where}: {message.serial} after {latest}")
+        last[publish.publisher] = message.serial
 
     def _fly(
         self,

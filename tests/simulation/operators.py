@@ -57,7 +57,7 @@ def publish_to(world: World, a: int, count: int, size: int, delay: int, topic: s
     def execute() -> None:
         due = world.loop.now + delay * MS if delay > 0 else 0
         command = sender.await_reply(name)
-        command.publish = world.model.publish(topic, bodies, due)
+        command.publish = world.model.publish(topic, bodies, due, sender.number)
         world.model.taken(command.publish)
         world.counts[name] += 1
 
@@ -237,7 +237,7 @@ def split(world: World, a: int, b: int, c: int) -> None:
 
     def execute() -> None:
         command = sender.await_reply("MPUB")
-        command.publish = world.model.publish(topic, bodies, 0)
+        command.publish = world.model.publish(topic, bodies, 0, sender.number)
         world.model.taken(command.publish)
         world.counts["MPUB"] += 1
         world.counts["split command"] += 1

@@ -23,7 +23,7 @@ def consumer() -> Any:
         msg_timeout=10 * SECOND,
         ready=2,
         dead=False,
-        last_serial=-1,
+        last_serials={},
         flights={},
         awaited=deque(),
         risk=None,
@@ -137,6 +137,30 @@ def test_a_power_cut_loses_what_was_not_synced(model, consumer, after, lost):
     model.lost_power(1 + after, [consumer])
 
     assert ([] if lost else ["t:a b'1'"]) == model.missing()
+
+
+def test_one_publishers_messages_stay_in_order(model, consumer):
+    """What one connection sent comes in that order; so does what was sent after another's OK."""
+    model.taken(model.publish("t", [b"1"], 0, publisher=7))
+    model.taken(model.publish("t", [b"2"], 0, publisher=8))
+    model.taken(model.publish("t", [b"3"], 0, publisher=7))
+    model.turned(1)
+
+    model.delivered(consumer, b"y", b"2", 1, 2)
+    model.delivered(consumer, b"z", b"3", 1, 2)
+    consumer.flights.clear()
+    with broken("out of order"):
+        model.delivered(consumer, b"x", b"1", 1, 2)
+
+
+def test_an_ok_orders_the_publishers(model, consumer):
+    """A message whose publisher had its OK comes before what others sent later."""
+    publish(model, b"1")
+    publish(model, b"2")
+
+    model.delivered(consumer, b"y", b"2", 1, 2)
+    with broken("out of order"):
+        model.delivered(consumer, b"x", b"1", 1, 2)
 
 
 def test_attempts_do_not_fall(model, consumer):

@@ -170,21 +170,26 @@ class _File(msgspec.Struct):
 
 
 def _checked(read: _File) -> Metadata:
-    """The usable part of what was in the file."""
+    """The usable part of what was in the file. A name that stands there twice is one topic, or channel, as in NSQ."""
     metadata = Metadata()
+    topics: dict[str, TopicState] = {}
     for topic in read.topics or []:
         name = topic.name or ""
         if not valid_name(name):
             metadata.warnings.append(f"skipping creation of invalid topic {name!r}")
             continue
-        state = TopicState(name, bool(topic.paused))
-        metadata.topics.append(state)
+        state = topics.setdefault(name, TopicState(name))
+        state.paused = state.paused or bool(topic.paused)
+        channels = {channel.name: channel for channel in state.channels}
         for channel in topic.channels or []:
             name = channel.name or ""
             if valid_name(name):
-                state.channels.append(ChannelState(name, bool(channel.paused)))
+                known = channels.setdefault(name, ChannelState(name))
+                known.paused = known.paused or bool(channel.paused)
             else:
                 metadata.warnings.append(
                     f"skipping creation of invalid channel {name!r} of topic {state.name}"
                 )
+        state.channels = list(channels.values())
+    metadata.topics = list(topics.values())
     return metadata
