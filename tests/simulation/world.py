@@ -15,6 +15,7 @@ from nsqkit.errors import StartError
 from nsqkit.names import is_ephemeral
 from nsqkit.nsqd.core.channel import Channel
 from nsqkit.nsqd.core.topic import Topic
+from nsqkit.nsqd.saver import METADATA
 from tests.simulation import machine, operators
 from tests.simulation.books import Violation
 from tests.simulation.client import Client
@@ -89,8 +90,11 @@ class World:
 
     def may_refuse(self, failures: int) -> bool:
         """Is there a reason for an error to what was sent when so many calls had failed?"""
-        exiting = self.process is None or self.process.broker.exiting
-        return self.broken or exiting or self.failures > failures
+        if self.process is None or self.process.broker.exiting:
+            return True
+        # A save of the metadata that failed may be answered after the disk was healed; the next one is a second away.
+        unsaved = METADATA in self.process.broker.health.reasons
+        return self.broken or unsaved or self.failures > failures
 
     def relied(self, topic: str, channel: str) -> None:
         """A client was told that these are there; the channel may be "" for none."""
