@@ -19,6 +19,8 @@ def drain(world: World) -> None:
     world.heal()
     world.disk.die(-1)
     with running(world.loop):
+        world.loop.advance(2 * SECOND)  # what failed is tried again each second
+        world.settle()
         _drain(world)
         world.loop.advance(10 * SECOND)
         world.settle()
