@@ -393,6 +393,8 @@ class Model:
 
     def _end(self, now: int, clients: Iterable[Consumer]) -> None:
         self.haunted |= self.doomed
+        for name in self.doomed & self.topics.keys():
+            self.topics[name].loosen()  # it may be the old one that comes back, with the new one's messages
         for client in clients:
             self.gone(client)
         for topic in list(self.topics.values()):
