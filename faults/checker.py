@@ -92,9 +92,11 @@ class Checker:
             return
         life, what = first.consumer.life, f"{what} to {first.consumer.name}"
         early = message.due_at - first.at
-        if life != message.life:  # the time of day is all that a restart leaves
-            shifts = self.history.shifts
-            early -= CLOCKS_NS + max(0, shifts[life] - shifts[message.life])
+        if (
+            life != message.life
+        ):  # the time of day is all that a restart leaves; old delays follow when it is set
+            ahead = self.history.highest[life] - self.history.lowest[message.life]
+            early -= CLOCKS_NS + max(0, ahead)
         if early > 0:
             self.report.find("early", f"{what}: {early / 1e6:.1f} ms before it was due")
         elif life == message.life and first.attempts == 1:

@@ -78,7 +78,8 @@ class History:
         self.consumers: dict[str, Consumer] = {}
         self.visits: dict[str, defaultdict[Key, list[Visit]]] = {}  # by topic/channel
         self.ends: dict[int, tuple[str, int]] = {}  # by life: how, when
-        self.shifts: dict[int, int] = {}  # by life: of the calendar, when it began
+        self.lowest: dict[int, int] = {}  # by life: the least shift of the calendar while it lasted
+        self.highest: dict[int, int] = {}  # and the greatest
         self.disturbances: list[facts.Disturbed] = []
         self.checkpoints: defaultdict[str, list[facts.Checkpointed]] = defaultdict(list)  # by topic
         self._commands: dict[Key, list[Message]] = {}
@@ -116,11 +117,14 @@ class History:
         match fact:
             case facts.Started():
                 self._life = fact.life
-                self.shifts[fact.life] = self._shift_ns
+                self.lowest[fact.life] = self.highest[fact.life] = self._shift_ns
             case facts.Ended():
                 self.ends[fact.life] = (fact.how, fact.at)
             case facts.Jumped():
                 self._shift_ns += fact.by_ns
+                if self._life not in self.ends:
+                    self.lowest[self._life] = min(self.lowest[self._life], self._shift_ns)
+                    self.highest[self._life] = max(self.highest[self._life], self._shift_ns)
             case facts.Disturbed():
                 self.disturbances.append(fact)
             case facts.Checkpointed():

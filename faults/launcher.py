@@ -2,7 +2,7 @@
 
     python -m faults.launcher CONTROLS [nsqd's own flags]
 
-It is the real program but for two objects that it is made with: `Disk`, whose writes and syncs first sleep as long as
+It is the real program on a machine that differs in two things: `Disk`, whose writes and syncs first sleep as long as
 the controls say, and the calendar that `Clock` reads, which they shift.
 """
 
@@ -11,8 +11,12 @@ import time
 from pathlib import Path
 
 from faults.controls import Controls
+from nsqkit import program
 from nsqkit.clock import Clock
-from nsqkit.nsqd import cli, daemon
+from nsqkit.log import Log
+from nsqkit.nsqd.daemon import Nsqd
+from nsqkit.nsqd.machine import Machine
+from nsqkit.nsqd.options import NsqdOptions
 from nsqkit.nsqd.storage.disk import Disk
 
 
@@ -33,15 +37,23 @@ class SlowDisk(Disk):
         super().sync(file)
 
 
+class SlowMachine(Machine):
+    """The real machine but for its disk and its calendar."""
+
+    def __init__(self, controls: Controls) -> None:
+        super().__init__()
+        self.disk = SlowDisk(controls)
+        self.clock = Clock(calendar=lambda: time.time_ns() + controls.shift_ns)
+
+
 def main() -> int:
     """Run nsqd under the controls that the first argument names."""
     controls = Controls(Path(sys.argv[1]))
-    replaced = {
-        "Disk": lambda: SlowDisk(controls),
-        "Clock": lambda: Clock(calendar=lambda: time.time_ns() + controls.shift_ns),
-    }
-    vars(daemon).update(replaced)
-    return cli.main(sys.argv[2:])
+
+    def serve(options: NsqdOptions, log: Log) -> int:
+        return program.run(lambda: Nsqd(options, log, SlowMachine(controls)), log)
+
+    return program.main("nsqd", NsqdOptions, serve, sys.argv[2:])
 
 
 if __name__ == "__main__":

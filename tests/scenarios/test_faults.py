@@ -383,6 +383,20 @@ def test_deferred_message_over_a_restart(story):
     assert {"early": 1} == verdict(story)
 
 
+def test_an_old_delay_follows_the_calendar(story):
+    """What was deferred before a restart is due by the calendar also when that is set after the restart."""
+    story.publish(2, delay_ms=60_000)
+    story.publish(3, delay_ms=120_000)
+    story.end(STOP)
+    story.start()
+    story.join("c-2")
+    story.note(facts.Jumped, 90 * S)
+    story.deliver_and_finish(2)
+    story.deliver_and_finish(3)
+
+    assert {"early": 1} == verdict(story)
+
+
 def test_order(story):
     """A channel with one consumer that only finishes gets one publisher's messages in their order."""
     for serial in (2, 3, 4):
