@@ -130,7 +130,8 @@ def test_a_publish_waits_for_no_nsqlookupd(tmp_path):
             nsqd.connect().publish("new", b"one")
 
             assert [b"one"] == [message.body for message in nsqd.consumer("new").messages(1)]
-            assert "no available nsqlookupd to query for channels to pre-create for topic new" in nsqd.log()
+            nobody = "no available nsqlookupd to query for channels to pre-create for topic new"
+            until(lambda: nobody in nsqd.log(), "that nobody answered is said")
 
 
 def test_messages_wait_for_channels_and_publishers_do_not(tmp_path):
@@ -297,7 +298,7 @@ def test_our_nsqd_with_the_originals_nsqlookupd(tmp_path):
             nsqd.request("POST", "/topic/create?topic=more")
             until(lambda: lookupd.registered == {("orders", ""), ("more", "")}, "it came back and told all")
             assert 2 == len(lookupd.identities)
-            assert "E_BAD_TOPIC REGISTER topic name" in nsqd.log()
+            until(lambda: "E_BAD_TOPIC REGISTER topic name" in nsqd.log(), "the error is said")
 
 
 def test_the_originals_nsqd_with_our_nsqlookupd(tmp_path):

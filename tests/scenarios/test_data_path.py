@@ -18,6 +18,14 @@ def publish(nsqd: Daemon, body: bytes) -> tuple[int, bytes]:
     return client.frame()
 
 
+def wait_until_logged(nsqd: Daemon, text: str) -> None:
+    """The log is written by a thread."""
+    deadline = time.monotonic() + WAIT_S
+    while text not in nsqd.log():
+        assert time.monotonic() < deadline, text
+        time.sleep(0.01)
+
+
 def wait_until_healthy(nsqd: Daemon) -> None:
     """Ask as a readiness probe does; nobody publishes meanwhile."""
     deadline = time.monotonic() + WAIT_S
@@ -42,7 +50,7 @@ def test_the_data_path_is_moved_away(make_daemon, mode):
     assert status >= 500
     assert reason in text.decode()
     assert not nsqd.data_path.exists()
-    assert f"ERROR: STORAGE: {reason}" in nsqd.log()
+    wait_until_logged(nsqd, f"ERROR: STORAGE: {reason}")
 
     shutil.copytree(away, nsqd.data_path)  # what somebody might do to have it back
     assert "another directory" in nsqd.request("GET", "/ping")[1].decode()
