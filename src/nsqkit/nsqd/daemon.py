@@ -27,11 +27,11 @@ from nsqkit.nsqd.core.health import Health
 from nsqkit.nsqd.core.store import StoreError
 from nsqkit.nsqd.datapath import topic_directory, topic_of_directory
 from nsqkit.nsqd.descriptors import Door, Refused, Shares
+from nsqkit.nsqd.discovery.lookup import Lookup
 from nsqkit.nsqd.events import LoggedEvents
 from nsqkit.nsqd.handover import moving
 from nsqkit.nsqd.handover.diskqueue import queues_among
 from nsqkit.nsqd.housekeeping import Housekeeping
-from nsqkit.nsqd.lookup import Lookup
 from nsqkit.nsqd.machine import BACKLOG, Lock, Machine
 from nsqkit.nsqd.memory import GcPauses
 from nsqkit.nsqd.options import NsqdOptions

@@ -14,8 +14,8 @@ import msgspec
 from nsqkit.address import join_address
 from nsqkit.lines import cut
 from nsqkit.log import Level, Log
-from nsqkit.nsqd.announcer import Announcer
 from nsqkit.nsqd.core.broker import Broker
+from nsqkit.nsqd.discovery.announcer import Announcer
 from nsqkit.wire.registration import MAGIC, OK, PING, BadReply, ReplyReader, encode_identify
 
 Endpoint = tuple[str, int]

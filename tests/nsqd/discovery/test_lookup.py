@@ -10,10 +10,10 @@ import pytest
 
 from nsqkit.cluster import Answers, Failure
 from nsqkit.log import Level, Log
-from nsqkit.nsqd import lookup as module
 from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.core.settings import SECOND, Settings
-from nsqkit.nsqd.lookup import Lookup
+from nsqkit.nsqd.discovery import lookup as module
+from nsqkit.nsqd.discovery.lookup import Lookup
 from nsqkit.options import Duration
 
 NOW = 1_700_000_000 * SECOND

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsqkit.nsqd.announcer import TOPIC, Announcer
+from nsqkit.nsqd.discovery.announcer import TOPIC, Announcer
 
 
 class Lookupd:

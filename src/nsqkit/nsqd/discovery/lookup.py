@@ -21,7 +21,7 @@ from nsqkit.names import is_ephemeral, valid_name
 from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.core.registry import Registry
 from nsqkit.nsqd.core.topic import Topic
-from nsqkit.nsqd.lookup_peer import Endpoint, LookupPeer
+from nsqkit.nsqd.discovery.peer import Endpoint, LookupPeer
 from nsqkit.options.duration import SECOND, Duration
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from nsqkit.log import Level, Log
-from nsqkit.nsqd import lookup_peer
 from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.core.settings import Settings
-from nsqkit.nsqd.lookup_peer import LOST_DELAY_S, Backoff, LookupPeer
+from nsqkit.nsqd.discovery import peer as module
+from nsqkit.nsqd.discovery.peer import LOST_DELAY_S, Backoff, LookupPeer
 from nsqkit.wire.registration import MAGIC, OK, encode_reply
 
 IDENTITY = b'{"tcp_port":4150}'
@@ -116,9 +116,9 @@ async def scene(*topics: str, prepare: Callable[[FakeLookupd], object] = bool) -
 @pytest.fixture
 def play(runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch) -> Callable[[Awaitable[None]], None]:
     """Runs a test's coroutine. Tries follow each other quickly."""
-    monkeypatch.setattr(lookup_peer, "FIRST_DELAY_S", 0.001)
-    monkeypatch.setattr(lookup_peer, "LOST_DELAY_S", 0.001)
-    monkeypatch.setattr(lookup_peer, "MAX_DELAY_S", 0.002)
+    monkeypatch.setattr(module, "FIRST_DELAY_S", 0.001)
+    monkeypatch.setattr(module, "LOST_DELAY_S", 0.001)
+    monkeypatch.setattr(module, "MAX_DELAY_S", 0.002)
 
     def run(work: Coroutine[Any, Any, None]) -> None:
         runner.run(work)
@@ -158,7 +158,7 @@ def test_changes_follow(play):
 
 def test_pings(play, monkeypatch):
     """In regular intervals there is a PING, also while things change."""
-    monkeypatch.setattr(lookup_peer, "PING_INTERVAL_S", 0.01)
+    monkeypatch.setattr(module, "PING_INTERVAL_S", 0.01)
 
     async def test() -> None:
         async with scene() as it:
@@ -249,7 +249,7 @@ def test_unasked_reply_ends_the_connection(play):
 
 def test_silence_ends_the_connection(play, monkeypatch):
     """An nsqlookupd that does not reply is given up."""
-    monkeypatch.setattr(lookup_peer, "REPLY_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(module, "REPLY_TIMEOUT_S", 0.01)
 
     async def test() -> None:
         def say_nothing(lookupd: FakeLookupd) -> None:
@@ -280,7 +280,7 @@ def test_nsqlookupd_without_an_address_is_not_asked(play):
 
 def test_many_topics_go_out_in_bunches(play, monkeypatch):
     """No more than a bunch is sent before its replies are there."""
-    monkeypatch.setattr(lookup_peer, "WINDOW", 10)
+    monkeypatch.setattr(module, "WINDOW", 10)
     topics = [f"t{number}" for number in range(25)]
 
     async def test() -> None:

@@ -1,0 +1,1 @@
+"""Telling nsqlookupds what there is, and asking them what there is elsewhere."""
