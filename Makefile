@@ -34,7 +34,7 @@ check: $(VENV)/installed
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
-	$(VENV)/bin/python -m nsqkit.docs --check
+	$(VENV)/bin/python -m docs.generate --check
 	$(VENV)/bin/python $(PIP) check
 
 suite-pure: $(PURE)/installed
@@ -104,7 +104,7 @@ bench: $(VENV)/installed
 	$(VENV)/bin/nsqkit bench $(ARGS)
 
 docs: $(VENV)/installed
-	$(VENV)/bin/python -m nsqkit.docs
+	$(VENV)/bin/python -m docs.generate
 
 format: $(VENV)/installed
 	$(VENV)/bin/ruff check --fix

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import pytest
 from ruamel.yaml import YAML
 
+from docs.generate.options import PROGRAMS
 from nsqkit.address import split_address
-from nsqkit.docs import PROGRAMS
 from nsqkit.nsqd.options import NsqdOptions
 from nsqkit.nsqlookupd.options import NsqlookupdOptions
 from nsqkit.options import Options, declared

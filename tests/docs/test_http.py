@@ -1,8 +1,8 @@
-"""The page docs/http.md against the tables of endpoints. That it is fresh is tested in test_docs.py."""
+"""The page docs/http.md against the tables of endpoints. That it is fresh is tested in test_generate.py."""
 
 import pytest
 
-from nsqkit.http_docs import PARTS, http_page, parameters
+from docs.generate.http import PARTS, http_page, parameters
 
 
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: part.daemon)

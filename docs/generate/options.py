@@ -1,17 +1,11 @@
-"""Writes the pages of docs/ that code can print: `python -m nsqkit.docs`. With --check it only says which are stale."""
+"""The page docs/options.md, written from the programs' declarations of options."""
 
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 
-from nsqkit.http_docs import http_page
 from nsqkit.nsqd.options import NsqdOptions
 from nsqkit.nsqlookupd.options import NsqlookupdOptions
 from nsqkit.options import Option, Options, Words, declared
 from nsqkit.up.options import UpOptions
-
-DOCS = Path("docs")
-"""Where the pages are, seen from the project's root."""
 
 PROGRAMS: Mapping[str, type[Options]] = {
     "nsqd": NsqdOptions,
@@ -38,31 +32,6 @@ def options_page() -> str:
             lines += ["", "### Accepted, without effect", ""]
             lines += [f"- `--{ignored.flag}`: {ignored.help}" for ignored in options.ignored_flags]
     return "\n".join(lines) + "\n"
-
-
-PAGES: Mapping[str, Callable[[], str]] = {"options.md": options_page, "http.md": http_page}
-"""Name of each generated page, and the function that writes it."""
-
-
-def stale(docs: Path) -> list[str]:
-    """The generated pages that are missing or differ from what the code says."""
-    return [name for name, page in PAGES.items() if not _has(docs / name, page())]
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Write the pages, or check them: then 1 if one is stale."""
-    if "--check" in (sys.argv[1:] if argv is None else argv):
-        outdated = stale(DOCS)
-        for name in outdated:
-            print(f"{DOCS / name} is stale: run make docs", file=sys.stderr)
-        return 1 if outdated else 0
-    for name, page in PAGES.items():
-        (DOCS / name).write_text(page(), encoding="utf-8")
-    return 0
-
-
-def _has(path: Path, text: str) -> bool:
-    return path.is_file() and path.read_text(encoding="utf-8") == text
 
 
 def _tables(options: type[Options]) -> Iterator[str]:
@@ -96,7 +65,3 @@ def _meaning(option: Option) -> str:
     if option.remarks():
         parts.append(f"*{option.remarks()}*")
     return "; ".join(parts)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
