@@ -155,7 +155,7 @@ class World:
         assert self.process is not None
         self.model.trouble(self.loop.now, over=True)
         topics = self.process.broker.topics
-        self.counts["torn end cut off"] += int(self.process.storage.torn_count)
+        self.counts["torn end cut off"] += int(self.process.storage.shared.torn_count)
         self._tally()
         self.model.found(
             self.process.there(),

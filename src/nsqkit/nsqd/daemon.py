@@ -149,10 +149,10 @@ class Nsqd:
             self.health,
             shares.logs,
         )
-        storage.look()
+        storage.shared.look()
         if reserve:
             self.log.info(
-                f"STORAGE: {storage.free_bytes} bytes are free; below {reserve} publishes are refused"
+                f"STORAGE: {storage.shared.free_bytes} bytes are free; below {reserve} publishes are refused"
             )
         self.storage = storage
         self.broker = Broker(settings_of(options), storage, self.health)
@@ -390,7 +390,7 @@ class Nsqd:
 
     def look(self) -> None:
         """Look at the data path and the free space now. What is wrong is in the broker's health."""
-        self.storage.look()
+        self.storage.shared.look()
         if self.health.reasons:
             self._keeper.after_turn()
 

@@ -91,16 +91,16 @@ class Housekeeping:
             return
         if self._committing is None and self._broker.unsynced:
             self._commit()
-        if self._storage.low is not self._low:
-            self._low = self._storage.low
+        if self._storage.shared.low is not self._low:
+            self._low = self._storage.shared.low
             self._give_back()
-        if self._storage.misplaced != self._misplaced:
-            self._misplaced = self._storage.misplaced
+        if self._storage.shared.misplaced != self._misplaced:
+            self._misplaced = self._storage.shared.misplaced
             if self._misplaced:
                 self._log.error(f"STORAGE: {self._misplaced}: publishes are refused")
             else:
                 self._log.info("STORAGE: the data path is back")
-        waiting = self._storage.unsynced_batches
+        waiting = self._storage.shared.unsynced_batches
         if waiting and self._look_timer is None:
             self._look_timer = self._loop.call_later(LOOK_AGAIN_S, self._look_before_writing)
         if waiting and self._syncing is None:
@@ -117,11 +117,11 @@ class Housekeeping:
 
     def _look_before_writing(self) -> None:
         self._look_timer = None
-        self._storage.look_before_writing()
+        self._storage.shared.look_before_writing()
 
     def _look_again(self) -> None:
         """See whether what failed works again, without waiting for somebody to publish."""
-        self._storage.look()
+        self._storage.shared.look()
         broker = self._broker
         for topic in broker.health.topics(READING):
             if topic in broker.topics:
@@ -170,7 +170,7 @@ class Housekeeping:
         # Behind every commit so far, in front of every later one. Everything in the files that are complete then was
         # written to the logs before, so the jobs cover it, but for logs whose last sync failed.
         complete = self._commits.submit(self._storage.journal.rotate) if self._synchronous else None
-        failures = self._storage.sync_failures
+        failures = self._storage.shared.sync_failures
         jobs = self._storage.sync_jobs()
         self._syncing = self._loop.run_in_executor(self._syncs, _run_all, jobs)
         self._syncing.add_done_callback(lambda _: self._synced(jobs, failures, complete))
@@ -178,10 +178,10 @@ class Housekeeping:
     def _synced(self, jobs: Sequence[Job], failures: int, complete: Future[list[str]] | None) -> None:
         self._syncing = None
         self._finish("syncing", jobs)
-        if complete is not None and self._storage.sync_failures == failures:
+        if complete is not None and self._storage.shared.sync_failures == failures:
             self._commits.submit(self._remove_journal, complete)
         if not self._stopping:
-            self._storage.look()
+            self._storage.shared.look()
             self.after_turn()
 
     def _remove_journal(self, complete: Future[list[str]]) -> None:

@@ -83,7 +83,7 @@ def _check_damage(source: Source) -> None:
         cut = damages[path].is_cut({end for other, _, end, _ in written if other == path})
         begun = path == paths[-1] or len(damages[path].content) >= FILE_HEADER  # only the last can be less
         assert house.reports or (cut and begun), "lost, and not told"
-    assert bool(house.reports) == bool(house.storage.torn_count + house.storage.damaged_count)
+    assert bool(house.reports) == bool(house.storage.shared.torn_count + house.storage.shared.damaged_count)
     log.close()
     assert not house.disk.opened()
     _check_use(house, found)

@@ -509,9 +509,9 @@ class Life:
         """What the background does each --sync-timeout; returns errors."""
         storage = self.home.storage
         complete = storage.journal.rotate() if self.fsync else []
-        failures = storage.sync_failures
+        failures = storage.shared.sync_failures
         errors = self.home.sync()
-        if storage.sync_failures == failures:
+        if storage.shared.sync_failures == failures:
             with suppress(OSError):
                 storage.journal.remove(complete)
         return errors

@@ -23,17 +23,17 @@ class TestDataPath:
         home.write(log, b"one")
         home.disk.misplaced = lambda: "moved away"
         home.write(log, b"two")  # not seen yet
-        home.storage.look_before_writing()
+        home.storage.shared.look_before_writing()
 
         for carried in (False, True):
             with pytest.raises(StoreError, match="moved away"):
                 home.write(log, b"lost", carried=carried)
-        assert {"data path": "moved away"} == home.storage._health.reasons
+        assert {"data path": "moved away"} == home.storage.shared.health.reasons
         home.disk.misplaced = lambda: ""
 
         home.write(log, b"three")
         assert [b"one", b"two", b"three"] == [body for _, body in contents(log)]
-        assert {} == home.storage._health.reasons
+        assert {} == home.storage.shared.health.reasons
 
     def test_new_topics(self, home):
         """No topic's directory is made in somebody else's data path."""
@@ -85,10 +85,10 @@ class TestFreeSpace:
         home.fill(log, 1)
         home.disk.free = 0
         home.disk.fail("free_bytes", errno.EIO)
-        home.storage.look()
+        home.storage.shared.look()
         home.fill(log, 1)
 
-        home.storage.look()
+        home.storage.shared.look()
 
         with pytest.raises(StoreError):
             home.fill(log, 1)
@@ -107,7 +107,7 @@ class TestFreeSpace:
         home.min_free_bytes = 0
         home.begin()
         home.fill(home.open(), 1)
-        home.storage.look()
+        home.storage.shared.look()
 
         assert [] == home.disk.names_called("free_bytes")
 
@@ -121,10 +121,10 @@ class TestSyncs:
         for log in (logs[0], logs[1], logs[0]):
             home.fill(log, 1)
 
-        assert 3 == home.storage.unsynced_batches
+        assert 3 == home.storage.shared.unsynced_batches
         jobs = home.storage.sync_jobs()
 
-        assert (2, 0) == (len(jobs), home.storage.unsynced_batches)
+        assert (2, 0) == (len(jobs), home.storage.shared.unsynced_batches)
         assert [] == home.storage.sync_jobs()
 
     def test_a_deleted_log(self, home):
@@ -142,8 +142,8 @@ class TestSyncs:
         home.disk.fail("open", errno.EMFILE)
 
         assert ["sync failed: Too many open files"] == home.sync()
-        assert 1 == home.storage.sync_failures
-        assert 1 == home.storage.unsynced_batches
+        assert 1 == home.storage.shared.sync_failures
+        assert 1 == home.storage.shared.unsynced_batches
         assert [] == home.sync()
 
 

@@ -136,7 +136,7 @@ class TestSegments:
 
         home.reopen()
 
-        assert 1 == home.storage.damaged_count
+        assert 1 == home.storage.shared.damaged_count
         assert [
             "position 4, but messages from 2 on were still to be delivered" in line for line in home.reports
         ] == [True]
@@ -194,7 +194,7 @@ class TestSegments:
         assert ([0], False) == (home.segments(), log.worth_leaving())
 
         home.disk.free = 999
-        home.storage.look()
+        home.storage.shared.look()
 
         assert log.worth_leaving()
         checkpoint(home, log)
@@ -328,7 +328,7 @@ class TestTornEnd:
 
             assert 2 == log.end()
             assert list(enumerate(written[:2])) == contents(log)
-            assert (size > 0) == home.storage.torn_count
+            assert (size > 0) == home.storage.shared.torn_count
             assert [f"cut off {size} bytes" in line for line in home.reports] == [True] * (size > 0)
             written[2:] = home.fill(log, 2)
             assert list(enumerate(written)) == contents(home.reopen())
@@ -387,7 +387,7 @@ class TestTornEnd:
         log = home.reopen()
 
         assert list(enumerate(written)) == contents(log)
-        assert 1 == home.storage.torn_count
+        assert 1 == home.storage.shared.torn_count
         assert [] == [name for name in os.listdir(f"{home.disk.root}/t") if "torn" in name]
         assert FILE_HEADER + 3 * BATCH_BYTES == os.path.getsize(home.path())
 
@@ -418,7 +418,7 @@ class TestTornEnd:
             file.write(file_header(3)[:size])
 
         log = home.reopen()
-        assert (3, 0, 0) == (log.end(), home.storage.damaged_count, home.storage.torn_count)
+        assert (3, 0, 0) == (log.end(), home.storage.shared.damaged_count, home.storage.shared.torn_count)
         written += home.fill(log, 1)
 
         assert list(enumerate(written)) == contents(home.reopen())
@@ -458,7 +458,7 @@ class TestSomebodyElse:
 
         kept = 1 if size >= FILE_HEADER + BATCH_BYTES else 0
         assert [*range(kept), 2] == [position for position, _ in contents(log)]
-        assert 1 <= home.storage.damaged_count
+        assert 1 <= home.storage.shared.damaged_count
         assert f"cut it from {FILE_HEADER + 2 * BATCH_BYTES} to {size} bytes" in home.reports[0]
         assert (2, b"new") == contents(home.reopen())[-1]
 
@@ -468,7 +468,7 @@ class TestSomebodyElse:
 
         home.write(log, b"new")
 
-        assert 1 == home.storage.damaged_count
+        assert 1 == home.storage.shared.damaged_count
         assert "somebody removed it" in home.reports[0]
         assert [(2, b"new")] == contents(log)
         assert [(2, b"new")] == contents(home.reopen())
@@ -507,7 +507,7 @@ class TestSomebodyElse:
 
         assert [0, 1, 4, 5] == [position for position, _ in contents(log)]
         assert [0, 1, 4, 5] == [position for position, _ in contents(log)]
-        assert 1 == home.storage.damaged_count
+        assert 1 == home.storage.shared.damaged_count
         assert [f"{home.path(2)}: it is gone, and what only this file held is lost"] == home.reports
 
     def test_a_complete_segment_is_cut(self, home, contents):
@@ -519,7 +519,7 @@ class TestSomebodyElse:
         os.truncate(home.path(2), FILE_HEADER + BATCH_BYTES)
 
         assert [0, 1, 2, 4, 5] == [position for position, _ in contents(log)]
-        assert 1 == home.storage.damaged_count
+        assert 1 == home.storage.shared.damaged_count
         assert "somebody cut it short" in home.reports[0]
 
     @pytest.mark.parametrize("size", [-1, 0, FILE_HEADER + BATCH_BYTES])
@@ -536,7 +536,7 @@ class TestSomebodyElse:
 
         log = home.reopen()
 
-        assert 1 <= home.storage.damaged_count
+        assert 1 <= home.storage.shared.damaged_count
         assert any("a file was removed or cut short" in line for line in home.reports)
         assert 3 == home.write(log, b"new").first_position
 
@@ -732,7 +732,7 @@ class TestWriteErrors:
             home.write(log, b"never")
 
         assert list(enumerate(written)) == contents(home.reopen())
-        assert 1 == home.storage.torn_count
+        assert 1 == home.storage.shared.torn_count
 
 
 class TestSyncs:
@@ -771,7 +771,7 @@ class TestSyncs:
         written += home.fill(log, 9)
         home.reopen()
 
-        assert home.storage.unsynced_batches > 0
+        assert home.storage.shared.unsynced_batches > 0
         assert [] == home.sync()
         home.disk.cut()
         home.begin()
@@ -791,7 +791,7 @@ class TestSyncs:
         log = home.open()
 
         assert log.sync_job() is None
-        assert 0 == home.storage.unsynced_batches
+        assert 0 == home.storage.shared.unsynced_batches
         assert [("read", os.path.basename(home.path()))] == home.disk.names_called("read")  # the header
         assert 0 == home.disk.opened()
 
@@ -804,7 +804,7 @@ class TestSyncs:
         home.disk.fail("sync", errno.EIO, after=1)
 
         assert ["sync failed: Input/output error"] == home.sync()
-        assert 1 == home.storage.sync_failures
+        assert 1 == home.storage.shared.sync_failures
         written += home.fill(log, 1)
         home.disk.calls.clear()
         assert [] == home.sync()

@@ -165,7 +165,7 @@ class TestDamage:
         assert [
             f"skipped {BATCH_BYTES} damaged bytes at offset {offset}" in line for line in home.reports
         ] == [True]
-        assert 1 == home.storage.damaged_count
+        assert 1 == home.storage.shared.damaged_count
         assert BATCH_BYTES == os.path.getsize(f"{home.path()}.damaged-{offset}")
         assert [3] == [batch.first_position for batch in log.read(2, 4, 1)]
         assert [] == log.read(2, 3, 1)
@@ -202,7 +202,7 @@ class TestDamage:
             file.write(b"?" * 1000)
 
         assert list(enumerate(written)) == contents(home.reopen())
-        assert 1 == home.storage.damaged_count
+        assert 1 == home.storage.shared.damaged_count
         assert os.path.exists(f"{home.disk.root}/t/00000000000000000007.log.damaged")
 
     def test_files_of_others(self, home, contents):
@@ -216,7 +216,7 @@ class TestDamage:
 
         log = home.reopen()
         assert list(enumerate(written)) == contents(log)
-        assert 0 == home.storage.damaged_count
+        assert 0 == home.storage.shared.damaged_count
         log.delete()
 
         assert sorted(names) == sorted(os.listdir(f"{home.disk.root}/t"))
@@ -305,7 +305,7 @@ class TestDamage:
         assert all(written[n] == body for n, body in first if n < len(written))
         assert first == again
         assert reported == home.reports
-        assert len(reported) == home.storage.damaged_count + home.storage.torn_count
+        assert len(reported) == home.storage.shared.damaged_count + home.storage.shared.torn_count
         written.append(b"goes on")
         whole = [n for n in range(len(sizes)) if n not in hit]
         assert home.write(log, b"goes on").first_position > max(whole, default=-1)
@@ -328,7 +328,7 @@ class TestReadErrors:
 
         assert ["can't be read" in line for line in home.reports] == [True]
         assert list(enumerate(written)) == contents(log)
-        assert 0 == home.storage.damaged_count
+        assert 0 == home.storage.shared.damaged_count
         home.disk.fail("read", errno.EIO)
         with pytest.raises(StoreError):
             log.read(0, 3, 100)

@@ -81,12 +81,12 @@ def _import_queue(
             count += 1
             size += len(message.body)
             if size >= BLOCK:
-                storage.guard(size)
+                storage.shared.guard(size)
                 store.write()
                 _owe(ready, pending, tried=channel is not None)
                 size = 0
                 pending = []
-        storage.guard(size)
+        storage.shared.guard(size)
         store.write()
         _owe(ready, pending, tried=channel is not None)
         problems = list(reader.problems)

@@ -1,4 +1,4 @@
-"""All topic logs of one data path, and what they share: limits, the free-space guard, reports and jobs."""
+"""All topic logs of one data path: opened, synced together, and filled again with what the journal has."""
 
 from __future__ import annotations
 
@@ -17,11 +17,9 @@ from nsqkit.nsqd.storage.journal import Journal
 from nsqkit.nsqd.storage.log import TopicLog
 from nsqkit.nsqd.storage.reader import CHECK_BLOCK
 from nsqkit.nsqd.storage.segment import PROBE
+from nsqkit.nsqd.storage.shared import Shared
 
-FREE_SPACE: Final = "free space"  # cause of bad health: the reserve is touched
-DATA_PATH: Final = "data path"  # cause of bad health: it was removed, renamed or replaced
 _PROBE_BYTES: Final = 65_536
-_GUARD_STEP: Final = 4_194_304  # bytes written between two looks at the free space
 
 
 class FileStorage(Storage):
@@ -42,90 +40,19 @@ class FileStorage(Storage):
         health: Health | None = None,
         max_open_logs: int = 100,
     ) -> None:
-        self.disk = disk
-        self.max_bytes_per_file = max_bytes_per_file
-        self.jobs: list[CheckpointJob] = []  # to be run in a thread, in this order
-        self.torn_count: i64 = 0  # logs whose end was cut off when they were opened
-        self.damaged_count: i64 = 0  # damaged places found in logs
-        self.unsynced_batches: i64 = 0
-        self.sync_failures: i64 = 0  # syncs of logs that have to be done again
+        self.shared = Shared(
+            disk, data_path, report, max_bytes_per_file, min_free_bytes, health or Health(), max_open_logs
+        )
         self.journal = Journal(disk, f"{data_path}/journal")
-        self._data_path = data_path
+        self._disk = disk
         self._place = place
-        self._report = report
-        self._health = health or Health()
-        self._min_free_bytes = min_free_bytes
-        self._until_look: i64 = -1  # bytes that may be written before the next look
-        self.low = False  # less than the reserve is free
-        self.free_bytes: i64 = 0  # as far as was seen
-        self.misplaced = ""  # why nothing may be written, as far as was seen
-        self._replaying = False
-        self._unsynced: dict[TopicLog, None] = {}
-        self._max_open_logs = max_open_logs
-        self._open_logs: dict[TopicLog, None] = {}  # that may have files open, the one used last at the end
-        self._used_last: TopicLog | None = None
 
     def open(self, topic: str) -> TopicLog:
         """The topic's log, made if there is none."""
         try:
-            return TopicLog(self, self._place(topic))
+            return TopicLog(self.shared, self._place(topic))
         except OSError as error:
             raise StoreError(f"the log of {topic} can't be opened: {error.strerror}") from error
-
-    def report(self, line: str) -> None:
-        """Tell a person."""
-        self._report(line)
-
-    def damage(self, line: str) -> None:
-        """Tell a person what is lost or damaged, and count it."""
-        self.damaged_count += 1
-        self._report(line)
-
-    def guard(self, size: i64, copies: bool = False) -> None:
-        """Refuse to write `size` bytes into a lost data path, or when too little would stay free. StoreError.
-
-        Copies may use the reserve: they let segments go, or are a broker's last will.
-        """
-        if self._replaying:
-            return
-        self._until_look -= size
-        if self._until_look < 0 or self.low or self.misplaced:
-            self.look()
-        if self.misplaced:
-            raise StoreError(self.misplaced)
-        if self.low and not copies:
-            raise StoreError(self._too_little())
-
-    def look_before_writing(self) -> None:
-        """What was seen is old: the next write has to look first."""
-        self._until_look = -1
-
-    def look(self) -> None:
-        """Look where the data path is and how much is free; to be called now and then, for others may change both."""
-        self._until_look = _GUARD_STEP
-        self.misplaced = "" if self.disk.misplaced is None else self.disk.misplaced()
-        if self.misplaced:
-            self._health.set(DATA_PATH, self.misplaced)
-            return
-        self._health.clear(DATA_PATH)
-        if self._min_free_bytes <= 0:
-            return
-        try:
-            self.free_bytes = self.disk.free_bytes(self._data_path)
-        except OSError:
-            return  # whoever writes will see what is wrong
-        low = self.free_bytes < self._min_free_bytes
-        if low:
-            self._health.set(FREE_SPACE, self._too_little())
-        else:
-            self._health.clear(FREE_SPACE)
-        if low != self.low:
-            self.low = low
-            full = f"the disk is full up to the reserve ({self.free_bytes} bytes free): publishes are refused"
-            self._report(full if low else "the disk has room again")
-
-    def _too_little(self) -> str:
-        return f"less than {self._min_free_bytes} bytes are free on the disk of the data path"
 
     def probe(self, topics: list[str]) -> list[str]:
         """Try to write where writing failed, and beside it; returns who can be written again. For a thread.
@@ -135,8 +62,8 @@ class FileStorage(Storage):
         well: list[str] = []
         for topic in topics:
             try:
-                self.disk.replace(f"{self._place(topic)}/{PROBE}", bytes(_PROBE_BYTES))
-                self.disk.remove(f"{self._place(topic)}/{PROBE}")
+                self._disk.replace(f"{self._place(topic)}/{PROBE}", bytes(_PROBE_BYTES))
+                self._disk.remove(f"{self._place(topic)}/{PROBE}")
             except FileNotFoundError:
                 pass
             except OSError:
@@ -144,40 +71,12 @@ class FileStorage(Storage):
             well.append(topic)
         return well
 
-    def wrote(self, log: TopicLog, batches: int) -> None:
-        """A log has something to sync."""
-        self._unsynced[log] = None
-        self.unsynced_batches += batches
-
-    def is_unsynced(self, log: TopicLog) -> bool:
-        """Was it written since it was synced last?"""
-        return log in self._unsynced
-
-    def forget(self, log: TopicLog) -> None:
-        """A log is closed for good."""
-        self._unsynced.pop(log, None)
-        self._open_logs.pop(log, None)
-        if self._used_last is log:
-            self._used_last = None
-
-    def use(self, log: TopicLog) -> None:
-        """A log is about to use its files. If too many have some open, the one used longest ago closes them."""
-        if self._used_last is log:
-            return
-        self._used_last = log
-        logs = self._open_logs
-        logs.pop(log, None)
-        logs[log] = None
-        if len(logs) > self._max_open_logs:
-            idle = next(iter(logs))
-            del logs[idle]
-            idle.rest()
-
     def sync_jobs(self) -> list[SyncJob]:
         """Jobs that sync everything written so far."""
-        logs = list(self._unsynced)
-        self._unsynced = {}
-        self.unsynced_batches = 0
+        shared = self.shared
+        logs = list(shared.unsynced)
+        shared.unsynced = {}
+        shared.unsynced_batches = 0
         jobs: list[SyncJob] = []
         for log in logs:
             job = log.sync_job()
@@ -187,8 +86,8 @@ class FileStorage(Storage):
 
     def take_jobs(self) -> list[CheckpointJob]:
         """The checkpoints to be written, in order."""
-        jobs = self.jobs
-        self.jobs = []
+        jobs = self.shared.jobs
+        self.shared.jobs = []
         return jobs
 
     def replay_journal(self, known: Callable[[str], bool]) -> int:
@@ -196,13 +95,13 @@ class FileStorage(Storage):
 
         Topics that are not `known` any more were deleted. Raises StoreError, and then keeps the journal.
         """
-        self._replaying = True  # what was confirmed may use the reserve
+        self.shared.unguarded = True
         try:
             return self._replay(known)
         except OSError as error:
             raise StoreError(f"the journal can't be read: {error.strerror}") from error
         finally:
-            self._replaying = False
+            self.shared.unguarded = False
 
     def _replay(self, known: Callable[[str], bool]) -> int:
         journal = self.journal
@@ -233,10 +132,11 @@ class FileStorage(Storage):
         """Remove a file of the journal that the logs do without; keep it if there is damage in it."""
         damaged = self.journal.damage(path)
         if damaged:
-            self.damaged_count += 1
-            self._report(f"{path}: passed over {damaged} damaged or incomplete bytes; kept as {path}.damaged")
-            self.disk.rename(path, f"{path}.damaged")
-            self.disk.sync_directory(os.path.dirname(path))  # in order, as `remove` does it
+            self.shared.damage(
+                f"{path}: passed over {damaged} damaged or incomplete bytes; kept as {path}.damaged"
+            )
+            self._disk.rename(path, f"{path}.damaged")
+            self._disk.sync_directory(os.path.dirname(path))  # in order, as `remove` does it
         else:
             self.journal.remove([path])
 

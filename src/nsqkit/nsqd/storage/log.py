@@ -29,7 +29,7 @@ from nsqkit.nsqd.storage.segment import (
 from nsqkit.wire.message import NOWHERE
 
 if TYPE_CHECKING:
-    from nsqkit.nsqd.storage.files import FileStorage
+    from nsqkit.nsqd.storage.shared import Shared
 
 _WORTH: Final = 1 << 20  # see `_worth`
 _WORTH_ON_A_FULL_DISK: Final = 4096  # a new segment takes a block as well
@@ -38,14 +38,14 @@ _WORTH_ON_A_FULL_DISK: Final = 4096  # a new segment takes a block as well
 class TopicLog(TopicStore):
     """Segments in a directory, the last one open for appending."""
 
-    def __init__(self, home: FileStorage, directory: str) -> None:
-        self._home = home
-        self._disk = home.disk
+    def __init__(self, shared: Shared, directory: str) -> None:
+        self._shared = shared
+        self._disk = shared.disk
         self._directory = directory
         self._segments: list[Segment] = []
-        self._reader = LogReader(home, self._segments)
+        self._reader = LogReader(shared, self._segments)
         self._file = -1  # the last segment, when it is open
-        opening = Opening(home, directory, self._segments, self._reader)
+        opening = Opening(shared, directory, self._segments, self._reader)
         self._next: i64 = opening.next
         self._must_roll = (
             opening.must_roll
@@ -68,7 +68,7 @@ class TopicLog(TopicStore):
         if self.sync_state.covers(last.first_position, last.size):
             return
         self.sync_state.doubt(self._segments[:-1])
-        self._home.wrote(self, 1)
+        self._shared.wrote(self, 1)
 
     # -- appending
 
@@ -96,7 +96,7 @@ class TopicLog(TopicStore):
             total += BATCH_HEADER + len(batch.data)
             copies = copies and batch.carried
         try:
-            self._home.guard(total, copies)
+            self._shared.guard(total, copies)
             segment = self._writable(total)
             self._write_at(segment, pieces)
         except OSError as error:
@@ -116,11 +116,11 @@ class TopicLog(TopicStore):
         last = batches[-1]
         self._next = last.first_position + last.count
         segment.stop = self._next
-        self._home.wrote(self, len(batches))
+        self._shared.wrote(self, len(batches))
 
     def _writable(self, total: i64) -> Segment:
         """The segment that the next `total` bytes go to, open."""
-        self._home.use(self)
+        self._shared.use(self)
         if not self._segments:
             return self._roll()
         segment = self._segments[-1]
@@ -130,7 +130,7 @@ class TopicLog(TopicStore):
             if empty:
                 self._forget_last()
             return self._roll()
-        if not empty and (self._must_roll or segment.size + total > self._home.max_bytes_per_file):
+        if not empty and (self._must_roll or segment.size + total > self._shared.max_bytes_per_file):
             return self._roll()
         if self._must_roll:
             self._disk.truncate(self._file, int(segment.size))
@@ -148,14 +148,14 @@ class TopicLog(TopicStore):
             except FileNotFoundError:
                 self._reader.note_gone(segment)
                 return True
-        elif self._must_roll or self._home.is_unsynced(self):
+        elif self._must_roll or self in self._shared.unsynced:
             return False
         if self._disk.links(self._file) == 0:
-            self._home.damage(f"{segment.path}: somebody removed it; what only this file held is lost")
+            self._shared.damage(f"{segment.path}: somebody removed it; what only this file held is lost")
             return True
         size: i64 = self._disk.size(self._file)
         if size < segment.size:
-            self._home.damage(f"{segment.path}: somebody cut it from {segment.size} to {size} bytes")
+            self._shared.damage(f"{segment.path}: somebody cut it from {segment.size} to {size} bytes")
             segment.size = size
             return True
         return False
@@ -208,7 +208,7 @@ class TopicLog(TopicStore):
 
     def read(self, start: i64, stop: i64, limit_bytes: i64) -> list[Batch]:
         """Whole batches with messages of [start, stop); see the interface."""
-        self._home.use(self)
+        self._shared.use(self)
         return self._reader.read(start, stop, limit_bytes)
 
     def end(self) -> i64:
@@ -269,7 +269,7 @@ class TopicLog(TopicStore):
         job.safe = safe
         job.error = error
         self._checkpoint_job = job
-        self._home.jobs.append(job)
+        self._shared.jobs.append(job)
 
     def _leave_segment(self, record: TopicRecord) -> str:
         """Begin a new segment if nobody needs anything of the last one, and that is worth it; returns an error.
@@ -282,7 +282,7 @@ class TopicLog(TopicStore):
         if last.size < self._worth():
             return ""
         try:
-            self._home.use(self)
+            self._shared.use(self)
             self._roll()
         except OSError as error:
             return f"{self._directory}: {error.strerror}"
@@ -294,8 +294,8 @@ class TopicLog(TopicStore):
 
     def _worth(self) -> i64:
         """Bytes of finished messages for which a new segment is begun, so that they can be removed."""
-        worth: i64 = _WORTH_ON_A_FULL_DISK if self._home.low else _WORTH
-        return min(worth, max(self._home.max_bytes_per_file // 4, FILE_HEADER + 1))
+        worth: i64 = _WORTH_ON_A_FULL_DISK if self._shared.low else _WORTH
+        return min(worth, max(self._shared.max_bytes_per_file // 4, FILE_HEADER + 1))
 
     def checkpoint_written(self) -> None:
         """A checkpoint is in its place."""
@@ -319,9 +319,9 @@ class TopicLog(TopicStore):
     def sync_failed(self) -> None:
         """A sync job failed: what it had to do is to be done again."""
         self.sync_state.fail()
-        self._home.sync_failures += 1
+        self._shared.sync_failures += 1
         if not self.closed:
-            self._home.wrote(self, 1)
+            self._shared.wrote(self, 1)
 
     def rest(self) -> None:
         """Close the files until they are used again: others need the descriptors more."""
@@ -343,7 +343,7 @@ class TopicLog(TopicStore):
     def _close_files(self) -> None:
         self.closed = True
         self.rest()
-        self._home.forget(self)
+        self._shared.forget(self)
 
     def delete(self) -> None:
         """Close and remove the files that a log makes. Others, and then the directory, stay."""
@@ -357,6 +357,6 @@ class TopicLog(TopicStore):
                     self._disk.remove(f"{self._directory}/{name}")
             self._disk.remove_directory(self._directory)
         except OSError as error:
-            self._home.report(
+            self._shared.report(
                 f"{self._directory}: the topic is deleted, but this is still there: {error.strerror}"
             )

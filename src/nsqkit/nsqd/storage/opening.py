@@ -27,19 +27,19 @@ from nsqkit.nsqd.storage.segment import (
 if TYPE_CHECKING:
     from nsqkit.nsqd.core.batch import Batch
     from nsqkit.nsqd.core.store import TopicRecord
-    from nsqkit.nsqd.storage.files import FileStorage
+    from nsqkit.nsqd.storage.shared import Shared
 
 
 class Opening:
     """Fills the log's list of segments; the rest of what it finds are its attributes. OSError."""
 
-    def __init__(self, home: FileStorage, directory: str, segments: list[Segment], reader: LogReader) -> None:
+    def __init__(self, shared: Shared, directory: str, segments: list[Segment], reader: LogReader) -> None:
         self.record: TopicRecord | None = None  # of the checkpoint, if there is one to trust
         self.synced = checkpoints.Synced(-1, 0, 0)  # so far the log is known to be on the disk
         self.next: i64 = 0  # the position that comes next
         self.must_roll = False  # what follows does not follow the last segment's end
-        self._home = home
-        self._disk = home.disk
+        self._shared = shared
+        self._disk = shared.disk
         self._directory = directory
         self._segments = segments
         self._reader = reader
@@ -54,7 +54,7 @@ class Opening:
         if raw is not None:
             found = checkpoints.decode(raw)
             if found is None:
-                self._home.report(
+                self._shared.report(
                     f"{self._directory}: the checkpoint is damaged; every channel gets its log again"
                 )
             else:
@@ -69,13 +69,13 @@ class Opening:
             self._check_end(self._segments[-1])
         record = self.record
         if record is not None and self._segments and record.needed_from < self._segments[0].first_position:
-            self._home.damage(
+            self._shared.damage(
                 f"{self._directory}: the files begin at position {self._segments[0].first_position}, but messages from"
                 f" {record.needed_from} on were still to be delivered: a file was removed"
             )
         synced = self.synced.position
         if synced > self._written():
-            self._home.damage(
+            self._shared.damage(
                 f"{self._directory}: the log ends at position {self._written()}, but was on the disk up to {synced}:"
                 " a file was removed or cut short"
             )
@@ -105,22 +105,19 @@ class Opening:
         path = segment.path
         try:
             if self._segments and self._segments[-1] is segment:
-                self._home.damaged_count += 1
-                self._home.report(f"{path}: the header was damaged, and is made anew")
+                self._shared.damage(f"{path}: the header was damaged, and is made anew")
                 write_all(self._disk, file, [file_header(segment.first_position)], 0)
             elif segment.size <= FILE_HEADER:
                 self._disk.remove(path)  # it was being made when the process died
                 if not last or self.next > segment.first_position:
-                    self._home.damaged_count += 1
-                    self._home.report(f"{path}: all that was in it is gone")
+                    self._shared.damage(f"{path}: all that was in it is gone")
             else:
-                self._home.damaged_count += 1
-                self._home.report(
+                self._shared.damage(
                     f"{path}: no segment of a log, or all of it is damaged; set aside as {name}.damaged"
                 )
                 self._disk.rename(path, path + ".damaged")
         except OSError as error:
-            self._home.report(f"{path}: can't be changed: {error.strerror}")
+            self._shared.report(f"{path}: can't be changed: {error.strerror}")
 
     def _check_end(self, segment: Segment) -> None:
         """Find the last whole batch, and cut off what is behind it."""
@@ -146,7 +143,7 @@ class Opening:
 
     def _cut_off(self, segment: Segment, size: i64) -> None:
         """Cut off what is behind the last whole batch. A copy stays, if there is anything in it."""
-        self._home.torn_count += 1
+        self._shared.torn_count += 1
         file = self._disk.open(segment.path)
         try:
             torn = self._disk.read(file, int(size - segment.size), int(segment.size))
@@ -163,4 +160,4 @@ class Opening:
             line = f"incomplete batch at offset {segment.size}, which can't be cut off: {error.strerror}"
         finally:
             self._disk.close(file)
-        self._home.report(f"{segment.path}: {line}")
+        self._shared.report(f"{segment.path}: {line}")

@@ -16,7 +16,7 @@ from nsqkit.nsqd.storage.segment import BATCH_HEADER, BATCH_MAGIC, FILE_HEADER, 
 from nsqkit.wire.message import NOWHERE
 
 if TYPE_CHECKING:
-    from nsqkit.nsqd.storage.files import FileStorage
+    from nsqkit.nsqd.storage.shared import Shared
 
 CHECK_BLOCK: Final = 1 << 20  # bytes to check at a time when a log is opened
 
@@ -27,11 +27,11 @@ _BLOCK: Final = 65536  # least number of bytes to read at a time
 class LogReader:
     """Reads the segments of a log, of which it keeps one file open. The list belongs to the log."""
 
-    def __init__(self, home: FileStorage, segments: list[Segment]) -> None:
+    def __init__(self, shared: Shared, segments: list[Segment]) -> None:
         self.opening = True  # what is wrong at the end of the log is torn, and will be cut off
         self.active = -1  # the file of the last segment, while the log has it open
-        self._home = home
-        self._disk = home.disk
+        self._shared = shared
+        self._disk = shared.disk
         self._segments = segments
         self._file = -1
         self._path = ""
@@ -75,13 +75,13 @@ class LogReader:
         text = f"{segment.path}: can't be read: {error.strerror}"
         if not self._unreadable:
             self._unreadable = True  # said once; who wants to read will try again and again
-            self._home.report(text)
+            self._shared.report(text)
         return StoreError(text)
 
     def note_gone(self, segment: Segment) -> None:
         """Somebody removed the file: there is nothing to be tried again."""
         if segment.size > FILE_HEADER:
-            self._home.damage(f"{segment.path}: it is gone, and what only this file held is lost")
+            self._shared.damage(f"{segment.path}: it is gone, and what only this file held is lost")
             segment.size = FILE_HEADER
 
     def _segment_at(self, position: i64) -> int:
@@ -110,7 +110,7 @@ class LogReader:
                 begin = offset
                 if len(block) < BATCH_HEADER:
                     if not self.opening:
-                        self._home.damage(
+                        self._shared.damage(
                             f"{segment.path}: somebody cut it short at {offset + len(block)} bytes"
                         )
                     segment.size = offset + len(block)
@@ -177,14 +177,13 @@ class LogReader:
         if seen not in self._damage_seen:
             damaged = self._disk.read(file, int(behind - offset), int(offset))
             self._damage_seen.add(seen)
-            self._home.damaged_count += 1
             aside = f"{segment.path}.damaged-{offset}"
             kept = f"kept in {aside}"
             try:
                 self._disk.replace(aside, damaged)
             except OSError as error:
                 kept = f"which can't be put aside: {error.strerror}"
-            self._home.report(
+            self._shared.damage(
                 f"{segment.path}: skipped {behind - offset} damaged bytes at offset {offset}, {kept}"
             )
         return behind

@@ -1,0 +1,141 @@
+"""What the logs of one data path share: limits, the free-space guard, counters, reports, and which files are open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from mypy_extensions import i64
+
+from nsqkit.nsqd.core.health import Health
+from nsqkit.nsqd.core.store import StoreError
+from nsqkit.nsqd.storage.disk import Disk
+
+if TYPE_CHECKING:
+    from nsqkit.nsqd.storage.jobs import CheckpointJob
+    from nsqkit.nsqd.storage.log import TopicLog
+
+FREE_SPACE: Final = "free space"  # cause of bad health: the reserve is touched
+DATA_PATH: Final = "data path"  # cause of bad health: it was removed, renamed or replaced
+_GUARD_STEP: Final = 4_194_304  # bytes written between two looks at the free space
+
+
+class Shared:
+    """Handed to each log; the arguments are those of `FileStorage`."""
+
+    def __init__(
+        self,
+        disk: Disk,
+        data_path: str,
+        report: Callable[[str], None],
+        max_bytes_per_file: i64,
+        min_free_bytes: i64,
+        health: Health,
+        max_open_logs: int,
+    ) -> None:
+        self.disk = disk
+        self.max_bytes_per_file = max_bytes_per_file
+        self.torn_count: i64 = 0  # logs whose end was cut off when they were opened
+        self.damaged_count: i64 = 0  # damaged places found in logs
+        self.jobs: list[CheckpointJob] = []  # to be run in a thread, in this order
+        self.unsynced: dict[TopicLog, None] = {}
+        self.unsynced_batches: i64 = 0
+        self.sync_failures: i64 = 0  # syncs of logs that have to be done again
+        self.low = False  # less than the reserve is free
+        self.free_bytes: i64 = 0  # as far as was seen
+        self.misplaced = ""  # why nothing may be written, as far as was seen
+        self.unguarded = False  # what was confirmed comes back from the journal, and may use the reserve
+        self._data_path = data_path
+        self._report = report
+        self.health = health
+        self._min_free_bytes = min_free_bytes
+        self._until_look: i64 = -1  # bytes that may be written before the next look
+        self._max_open_logs = max_open_logs
+        self._open_logs: dict[TopicLog, None] = {}  # that may have files open, the one used last at the end
+        self._used_last: TopicLog | None = None
+
+    # -- what a person should know
+
+    def report(self, line: str) -> None:
+        """Tell a person."""
+        self._report(line)
+
+    def damage(self, line: str) -> None:
+        """Tell a person what is lost or damaged, and count it."""
+        self.damaged_count += 1
+        self._report(line)
+
+    # -- the data path and its free space
+
+    def guard(self, size: i64, copies: bool = False) -> None:
+        """Refuse to write `size` bytes into a lost data path, or when too little would stay free. StoreError.
+
+        Copies may use the reserve: they let segments go, or are a broker's last will.
+        """
+        if self.unguarded:
+            return
+        self._until_look -= size
+        if self._until_look < 0 or self.low or self.misplaced:
+            self.look()
+        if self.misplaced:
+            raise StoreError(self.misplaced)
+        if self.low and not copies:
+            raise StoreError(self._too_little())
+
+    def look_before_writing(self) -> None:
+        """What was seen is old: the next write has to look first."""
+        self._until_look = -1
+
+    def look(self) -> None:
+        """Look where the data path is and how much is free; to be called now and then, for others may change both."""
+        self._until_look = _GUARD_STEP
+        self.misplaced = "" if self.disk.misplaced is None else self.disk.misplaced()
+        if self.misplaced:
+            self.health.set(DATA_PATH, self.misplaced)
+            return
+        self.health.clear(DATA_PATH)
+        if self._min_free_bytes <= 0:
+            return
+        try:
+            self.free_bytes = self.disk.free_bytes(self._data_path)
+        except OSError:
+            return  # whoever writes will see what is wrong
+        low = self.free_bytes < self._min_free_bytes
+        if low:
+            self.health.set(FREE_SPACE, self._too_little())
+        else:
+            self.health.clear(FREE_SPACE)
+        if low != self.low:
+            self.low = low
+            full = f"the disk is full up to the reserve ({self.free_bytes} bytes free): publishes are refused"
+            self._report(full if low else "the disk has room again")
+
+    def _too_little(self) -> str:
+        return f"less than {self._min_free_bytes} bytes are free on the disk of the data path"
+
+    # -- what the logs have to sync, and have open
+
+    def wrote(self, log: TopicLog, batches: int) -> None:
+        """A log has something to sync."""
+        self.unsynced[log] = None
+        self.unsynced_batches += batches
+
+    def use(self, log: TopicLog) -> None:
+        """A log is about to use its files. If too many have some open, the one used longest ago closes them."""
+        if self._used_last is log:
+            return
+        self._used_last = log
+        logs = self._open_logs
+        logs.pop(log, None)
+        logs[log] = None
+        if len(logs) > self._max_open_logs:
+            idle = next(iter(logs))
+            del logs[idle]
+            idle.rest()
+
+    def forget(self, log: TopicLog) -> None:
+        """A log is closed for good."""
+        self.unsynced.pop(log, None)
+        self._open_logs.pop(log, None)
+        if self._used_last is log:
+            self._used_last = None
