@@ -5,12 +5,14 @@ Errors have status 500 and their text in the envelope, as from 0.2.5 to 0.3. Who
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import wraps
 from heapq import heappop
-from typing import Final
+from inspect import isawaitable
+from typing import Any, Final
 
 from nsqkit.nsqd.core.channel import Channel
-from nsqkit.nsqd.core.topic import Topic
+from nsqkit.nsqd.web import topics
 from nsqkit.nsqd.web.daemon import Daemon
 from nsqkit.nsqd.web.publishing import BATCH, MESSAGE, due_time, publish, publish_batch
 from nsqkit.options.duration import SECOND
@@ -23,6 +25,8 @@ from nsqkit.web.routes import Routes
 from nsqkit.wire.message import Message
 
 HEAP_FILE: Final = "nsqd.mprof"
+
+_NOT_FOUND: Final = {"TOPIC_NOT_FOUND": "INVALID_TOPIC", "CHANNEL_NOT_FOUND": "INVALID_CHANNEL"}
 
 routes: Final = Routes[Daemon]("Endpoints of NSQ 0.1 and 0.2", Style.ENVELOPE)
 
@@ -53,62 +57,31 @@ async def mput(nsqd: Daemon, call: Call) -> str:
     return "OK"
 
 
-@routes.any("/create_topic", params="topic")
-async def create_topic(nsqd: Daemon, call: Call) -> None:
-    """Make a topic."""
-    nsqd.broker.topic(call.topic())
-    await nsqd.keep()
+def _as_of_old(endpoint: Callable[[Daemon, Call], Any]) -> Callable[[Daemon, Call], Any]:
+    """An endpoint with the texts of those days for what is not there."""
+
+    @wraps(endpoint)
+    async def old(nsqd: Daemon, call: Call) -> Any:
+        try:
+            value = endpoint(nsqd, call)
+            return await value if isawaitable(value) else value
+        except NotFound as error:
+            raise NotFound(_NOT_FOUND[error.text]) from None
+
+    return old
 
 
-@routes.any("/delete_topic", params="topic")
-async def delete_topic(nsqd: Daemon, call: Call) -> None:
-    """Delete a topic."""
-    nsqd.broker.delete_topic(_topic(nsqd, call.required("topic")).name)
-    await nsqd.keep()
-
-
-@routes.any("/empty_topic", params="topic")
-def empty_topic(nsqd: Daemon, call: Call) -> None:
-    """Drop the messages that wait in a topic."""
-    _topic(nsqd, call.required("topic")).empty()
-    nsqd.turn()
-
-
-@routes.any("/pause_topic", params="topic")
-async def pause_topic(nsqd: Daemon, call: Call) -> None:
-    """Hold messages back from a topic's channels."""
-    _topic(nsqd, call.required("topic")).pause(True, nsqd.now())
-    await nsqd.keep()
-
-
-@routes.any("/unpause_topic", params="topic")
-async def unpause_topic(nsqd: Daemon, call: Call) -> None:
-    """Give a topic's channels what was held back."""
-    _topic(nsqd, call.required("topic")).pause(False, nsqd.now())
-    await nsqd.keep()
-
-
-@routes.any("/create_channel", params="topic, channel")
-async def create_channel(nsqd: Daemon, call: Call) -> None:
-    """Make a channel of a topic, which must be there."""
-    topic, channel = call.topic_and_channel()
-    _topic(nsqd, topic).channel(channel, nsqd.now())
-    await nsqd.keep()
-
-
-@routes.any("/delete_channel", params="topic, channel")
-async def delete_channel(nsqd: Daemon, call: Call) -> None:
-    """Delete a channel."""
-    channel = _channel(nsqd, call)
-    channel.topic.delete_channel(channel.name)
-    await nsqd.keep()
+for _row in topics.routes:
+    _noun, _verb = _row.path[1:].split("/")
+    if _row.path != "/channel/empty":
+        routes.any(f"/{_verb}_{_noun}", params=_row.params)(_as_of_old(_row.endpoint))
 
 
 @routes.any("/empty_channel", params="topic, channel")
+@_as_of_old
 def empty_channel(nsqd: Daemon, call: Call) -> str:
     """Drop a channel's messages."""
-    _channel(nsqd, call).empty()
-    nsqd.turn()
+    topics.empty_channel(nsqd, call)
     return "OK"
 
 
@@ -121,24 +94,11 @@ async def empty(nsqd: Daemon, call: Call) -> str:
     return "OK"
 
 
-@routes.any("/pause_channel", params="topic, channel")
-async def pause_channel(nsqd: Daemon, call: Call) -> None:
-    """Send nothing more to a channel's consumers."""
-    _channel(nsqd, call).pause(True)
-    await nsqd.keep()
-
-
-@routes.any("/unpause_channel", params="topic, channel")
-async def unpause_channel(nsqd: Daemon, call: Call) -> None:
-    """Send to a channel's consumers again."""
-    _channel(nsqd, call).pause(False)
-    await nsqd.keep()
-
-
 @routes.any("/dump_inflight", params="topic, channel")
+@_as_of_old
 async def dump_inflight(nsqd: Daemon, call: Call) -> Answer:
     """List what is in flight and what is deferred, as text. Times are unix seconds."""
-    return await long_text(nsqd.slices, _dump(_channel(nsqd, call)))
+    return await long_text(nsqd.slices, _dump(topics.channel_of(nsqd, call)))
 
 
 @routes.any("/mem_profile")
@@ -174,18 +134,3 @@ def _dump(channel: Channel) -> Iterator[bytes]:
 
 def _dumped(message: Message, until: int) -> bytes:
     return f"  {message.id.decode()} attempts {message.attempts} until {until / SECOND:.3f}\n".encode()
-
-
-def _topic(nsqd: Daemon, name: str) -> Topic:
-    topic = nsqd.broker.topics.get(name)
-    if topic is None:
-        raise NotFound("INVALID_TOPIC")
-    return topic
-
-
-def _channel(nsqd: Daemon, call: Call) -> Channel:
-    topic, name = call.topic_and_channel()
-    channel = _topic(nsqd, topic).channels.get(name)
-    if channel is None:
-        raise NotFound("INVALID_CHANNEL")
-    return channel

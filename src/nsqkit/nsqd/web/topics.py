@@ -61,7 +61,7 @@ async def create_channel(nsqd: Daemon, call: Call) -> None:
 @routes.post("/channel/delete", params="topic, channel")
 async def delete_channel(nsqd: Daemon, call: Call) -> None:
     """Delete a channel with its messages, and hang up on its consumers."""
-    channel = _channel(nsqd, call)
+    channel = channel_of(nsqd, call)
     channel.topic.delete_channel(channel.name)
     await nsqd.keep()
 
@@ -69,21 +69,21 @@ async def delete_channel(nsqd: Daemon, call: Call) -> None:
 @routes.post("/channel/empty", params="topic, channel")
 def empty_channel(nsqd: Daemon, call: Call) -> None:
     """Drop a channel's messages: ready, in flight and deferred."""
-    _channel(nsqd, call).empty()
+    channel_of(nsqd, call).empty()
     nsqd.turn()
 
 
 @routes.post("/channel/pause", params="topic, channel")
 async def pause_channel(nsqd: Daemon, call: Call) -> None:
     """Send nothing more to a channel's consumers."""
-    _channel(nsqd, call).pause(True)
+    channel_of(nsqd, call).pause(True)
     await nsqd.keep()
 
 
 @routes.post("/channel/unpause", params="topic, channel")
 async def unpause_channel(nsqd: Daemon, call: Call) -> None:
     """Send to a channel's consumers again."""
-    _channel(nsqd, call).pause(False)
+    channel_of(nsqd, call).pause(False)
     await nsqd.keep()
 
 
@@ -94,7 +94,8 @@ def _topic(nsqd: Daemon, name: str) -> Topic:
     return topic
 
 
-def _channel(nsqd: Daemon, call: Call) -> Channel:
+def channel_of(nsqd: Daemon, call: Call) -> Channel:
+    """The channel that a request names; NotFound if it is not there."""
     topic, name = call.topic_and_channel()
     channel = _topic(nsqd, topic).channels.get(name)
     if channel is None:
