@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from nsqkit.log import Level, Log
 from nsqkit.nsqlookupd.registrations import Registrations
-from nsqkit.nsqlookupd.session import MAX_BODY, MAX_LINE, MAX_TEXT, SHARE, Refused, Session, decode_identity
+from nsqkit.nsqlookupd.session import MAX_BODY, MAX_LINE, SHARE, Refused, Session, decode_identity
+from nsqkit.wire.document import MAX_STRING
 from nsqkit.wire.registration import MAGIC, ReplyReader, encode_identify
 from tests.nsqlookupd.conftest import INACTIVE_AFTER, MOST, MOST_OF_PEER, NOW, TOMBSTONE_LIFETIME
 from tests.nsqlookupd.views import everything
@@ -500,8 +501,8 @@ def test_too_many_registrations():
 
 def test_long_texts():
     """What an nsqd says of itself may have so many characters, for every answer repeats it."""
-    fitting = {**IDENTITY, "hostname": "h" * MAX_TEXT}
-    assert "h" * MAX_TEXT == decode_identity(json.dumps(fitting).encode())["hostname"]
+    fitting = {**IDENTITY, "hostname": "h" * MAX_STRING}
+    assert "h" * MAX_STRING == decode_identity(json.dumps(fitting).encode())["hostname"]
 
-    with pytest.raises(Refused, match="E_BAD_BODY IDENTIFY version of more than 256 characters"):
+    with pytest.raises(Refused, match="E_BAD_BODY IDENTIFY version too long 257 > 256"):
         decode_identity(json.dumps({**IDENTITY, "version": "v" * 257}).encode())

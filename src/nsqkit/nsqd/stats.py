@@ -192,8 +192,8 @@ def client_stats(session: Session, subscriber: Subscriber | None, *, publishes: 
     """One connection. If it publishes, its counts are to be filled in."""
     identity = session.identity
     return ClientStats(
-        client_id=_clean(identity.client_id),
-        hostname=_clean(identity.hostname),
+        client_id=identity.client_id,
+        hostname=identity.hostname,
         remote_address=session.address,
         state=session.state,
         ready_count=subscriber.ready_count if subscriber else 0,
@@ -205,9 +205,9 @@ def client_stats(session: Session, subscriber: Subscriber | None, *, publishes: 
         sample_rate=identity.sample_rate,
         deflate=identity.deflate,
         snappy=identity.snappy,
-        user_agent=_clean(identity.user_agent),
-        topology_zone=_clean(identity.topology_zone),
-        topology_region=_clean(identity.topology_region),
+        user_agent=identity.user_agent,
+        topology_zone=identity.topology_zone,
+        topology_region=identity.topology_region,
         pub_counts=[] if publishes else UNSET,
         tls=identity.tls,
     )
@@ -223,8 +223,3 @@ def _latency(result: LatencyResult | None) -> Latency:
 def _number(value: float) -> float:
     """1.0 is shown as 1, as Go does."""
     return int(value) if value == int(value) else value
-
-
-def _clean(text: str) -> str:
-    """JSON lets clients send half a surrogate pair, which can't be encoded again."""
-    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

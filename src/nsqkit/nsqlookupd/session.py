@@ -3,24 +3,22 @@
 Replies come in the order of the commands. Every error is the last reply; what comes behind it is not looked at.
 """
 
-import json
-from collections.abc import Callable, Iterator, Mapping
-from typing import Final, NoReturn
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from nsqkit.gojson import encode_json
 from nsqkit.lines import cut
 from nsqkit.log import Level, Log
 from nsqkit.names import valid_name
 from nsqkit.nsqlookupd.registrations import Peer, Registrations, TooMany
-from nsqkit.options.kinds import INT64
+from nsqkit.wire.document import BadDocument, decode_document
 from nsqkit.wire.registration import MAGIC, OK, encode_reply
 
 MAX_LINE: Final = 16_384  # bytes of a command line; the longest that makes sense has 140
 MAX_BODY: Final = 65_536  # bytes of IDENTIFY's body
-MAX_TEXT: Final = 256  # characters of what an nsqd says of itself: each of its topics repeats it in answers
 SHARE: Final = 200  # commands executed at once: a millisecond's work
 
-_FIELDS: Final[Mapping[str, type[str] | type[int]]] = {
+_FIELDS: Final[dict[str, type]] = {
     "remote_address": str,
     "hostname": str,
     "broadcast_address": str,
@@ -159,12 +157,12 @@ class Session:
         del self._input[: 4 + size]
         self._identifying = False
         identity = decode_identity(body) | {"remote_address": self._address}
-        broadcast_address, http_port = str(identity["broadcast_address"]), int(identity["http_port"])
+        broadcast_address, http_port = identity["broadcast_address"], identity["http_port"]
         self.peer = Peer(self._address, broadcast_address, http_port, encode_json(identity), now)
         self._registrations.join(self.peer)
         self._log.info(
             f"CLIENT({self._address}): IDENTIFY Address:{cut(broadcast_address)} TCP:{identity['tcp_port']} "
-            f"HTTP:{http_port} Version:{cut(str(identity['version']))}"
+            f"HTTP:{http_port} Version:{cut(identity['version'])}"
         )
         return self._introduction
 
@@ -213,49 +211,12 @@ _COMMANDS: Final[Mapping[str, Callable[[Session, list[str], int], bytes]]] = {
 }
 
 
-def decode_identity(body: bytes) -> dict[str, str | int]:
-    """What an nsqd says of itself, every field there. Refused if it is not what it should be.
-
-    As in Go's decoder, keys match regardless of case, unknown ones are ignored, and null means absent.
-    """
-    identity: dict[str, str | int] = {name: kind() for name, kind in _FIELDS.items()}
+def decode_identity(body: bytes) -> dict[str, Any]:
+    """What an nsqd says of itself, every field there. Refused if it is not what it should be."""
     try:
-        # An object becomes a tuple of pairs: nothing else does, and a name may be there twice.
-        document: object = json.loads(
-            body.decode("utf-8", "replace"), parse_constant=_no_number, object_pairs_hook=tuple
-        )
-        if document is not None:
-            identity.update(_checked(document))
-    except (ValueError, RecursionError):
-        raise Refused("E_BAD_BODY IDENTIFY failed to decode JSON body") from None
+        identity = {name: kind() for name, kind in _FIELDS.items()} | decode_document(body, _FIELDS)
+    except BadDocument as error:
+        raise Refused(f"E_BAD_BODY IDENTIFY {str(error) or 'failed to decode JSON body'}") from None
     if not all(identity[name] for name in _REQUIRED):
         raise Refused("E_BAD_BODY IDENTIFY missing fields")
     return identity
-
-
-def _checked(document: object) -> Iterator[tuple[str, str | int]]:
-    """The known fields. ValueError for a wrong type."""
-    if not isinstance(document, tuple):
-        raise ValueError("no object")
-    for key, value in document:
-        name = key.replace("\u017f", "s").lower()  # Go folds the long s, too
-        kind = _FIELDS.get(name)
-        if kind is None or value is None:
-            continue
-        if kind is str and isinstance(value, str):
-            if len(value) > MAX_TEXT:
-                raise Refused(f"E_BAD_BODY IDENTIFY {name} of more than {MAX_TEXT} characters")
-            yield name, _whole(value)
-        elif kind is int and type(value) is int and value in INT64:
-            yield name, value
-        else:
-            raise ValueError(name)
-
-
-def _whole(text: str) -> str:
-    """A text without halves of characters, which JSON can hold and UTF-8 can't."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _no_number(name: str) -> NoReturn:
-    raise ValueError(name)

@@ -1,29 +1,35 @@
 """IDENTIFY: what a client asks for, checked against what the server allows (spec/tcp-protocol.md, section 4).
 
-The request is JSON; keys match regardless of case, unknown ones are ignored, null means absent, and a wrong type
-is an error, as in Go's decoder. Times in the request and the reply are milliseconds; inside they are ns.
+The request is JSON. Times in it and in the reply are milliseconds; inside they are ns.
 """
 
 import json
-from typing import Final, NoReturn
+from typing import Final
 
 from mypy_extensions import i64
 
+from nsqkit.wire.document import BadDocument, decode_document
 from nsqkit.wire.errors import BadBody, IdentifyFailed
 
 MS: Final = 1_000_000  # ns in a millisecond
-MAX_STRING: Final = 256  # characters of a string: each is kept, logged and shown
 
-_STRINGS: Final = ("client_id", "hostname", "user_agent", "topology_region", "topology_zone")
-_BOOLS: Final = ("feature_negotiation", "tls_v1", "snappy", "deflate")
-_INTS: Final = (
-    "heartbeat_interval",
-    "output_buffer_size",
-    "output_buffer_timeout",
-    "sample_rate",
-    "msg_timeout",
-    "deflate_level",
-)
+_KINDS: Final[dict[str, type]] = {
+    "client_id": str,
+    "hostname": str,
+    "user_agent": str,
+    "topology_region": str,
+    "topology_zone": str,
+    "feature_negotiation": bool,
+    "tls_v1": bool,
+    "snappy": bool,
+    "deflate": bool,
+    "heartbeat_interval": int,
+    "output_buffer_size": int,
+    "output_buffer_timeout": int,
+    "sample_rate": int,
+    "msg_timeout": int,
+    "deflate_level": int,
+}
 
 
 class Limits:
@@ -167,44 +173,9 @@ def _features(agreed: Identity, asked: dict[str, object], limits: Limits) -> Non
 def _decode(body: bytes) -> dict[str, object]:
     """The known fields, by their lower-case names, types checked."""
     try:
-        # An object becomes a tuple of pairs: nothing else does, and a name may be there twice.
-        document: object = json.loads(
-            body.decode("utf-8", "replace"), parse_constant=_refuse, object_pairs_hook=tuple
-        )
-        if document is None:
-            return {}
-        if not isinstance(document, tuple):
-            _refuse("")
-        return _checked(document)
-    except (ValueError, RecursionError):
-        raise BadBody("IDENTIFY failed to decode JSON body") from None
-
-
-def _refuse(_: str) -> NoReturn:
-    raise ValueError("not what IDENTIFY takes")
-
-
-def _checked(document: tuple[tuple[str, object], ...]) -> dict[str, object]:
-    """As in Go, every value of a name must be of its type, null changes nothing, and the last one counts."""
-    fields: dict[str, object] = {}
-    for key, value in document:
-        name = key.replace("\u017f", "s").lower()  # Go folds the long s, too
-        if value is None:
-            continue
-        if name in _STRINGS:
-            good = isinstance(value, str)
-        elif name in _BOOLS:
-            good = isinstance(value, bool)
-        elif name in _INTS:
-            good = isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
-        else:
-            continue
-        if not good:
-            _refuse(name)
-        if isinstance(value, str) and len(value) > MAX_STRING:
-            raise BadBody(f"IDENTIFY {name} too long {len(value)} > {MAX_STRING}")
-        fields[name] = value
-    return fields
+        return decode_document(body, _KINDS)
+    except BadDocument as error:
+        raise BadBody(f"IDENTIFY {str(error) or 'failed to decode JSON body'}") from None
 
 
 def _string(fields: dict[str, object], name: str) -> str:

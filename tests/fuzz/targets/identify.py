@@ -86,6 +86,8 @@ def _set(fields: dict[str, Any], key: str, value: object) -> bool:
         return True
     if type(value) is not kind or (isinstance(value, int) and not -(2**63) <= value < 2**63):
         return False
+    if isinstance(value, str):  # half a character becomes a mark of replacement
+        value = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     fields[name] = value
     return True
 
