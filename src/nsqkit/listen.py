@@ -43,7 +43,8 @@ def listen(address: str, backlog: int) -> Listener:
         raise StartError(f"listen ({address}) failed - {why}") from error
 
 
-def _listen_tcp(host: str, port: int, backlog: int) -> Listener:
+def bind(host: str, port: int) -> socket.socket:
+    """A socket of this address, bound. OSError if that is impossible."""
     both = host in WILDCARDS and socket.has_dualstack_ipv6()
     family, kind, protocol, _, target = socket.getaddrinfo(
         "::" if both else host or "0.0.0.0",  # noqa: S104 - a machine without IPv6
@@ -56,10 +57,16 @@ def _listen_tcp(host: str, port: int, backlog: int) -> Listener:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if both:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        _start(sock, target, backlog)
+        sock.bind(target)
     except BaseException:
         sock.close()
         raise
+    return sock
+
+
+def _listen_tcp(host: str, port: int, backlog: int) -> Listener:
+    sock = bind(host, port)
+    _listen(sock, backlog)
     name = sock.getsockname()
     return Listener(sock, join_address(name[0], name[1]), name[1])
 
@@ -68,16 +75,20 @@ def _listen_unix(path: str, backlog: int) -> Listener:
     _make_room(path)
     sock = socket.socket(socket.AF_UNIX)
     try:
-        _start(sock, path, backlog)
+        sock.bind(path)
     except BaseException:
         sock.close()
         raise
+    _listen(sock, backlog)
     return Listener(sock, path, -1)
 
 
-def _start(sock: socket.socket, target: object, backlog: int) -> None:
-    sock.bind(target)  # type: ignore[arg-type] # a path, or what getaddrinfo gave
-    sock.listen(backlog)
+def _listen(sock: socket.socket, backlog: int) -> None:
+    try:
+        sock.listen(backlog)
+    except BaseException:  # another process listens there, and shares the address
+        sock.close()
+        raise
     sock.setblocking(False)
 
 

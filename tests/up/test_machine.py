@@ -100,7 +100,7 @@ def test_system_port_is_refused(monkeypatch):
     def refuse(_host, _port):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(machine, "_bind", refuse)
+    monkeypatch.setattr(machine, "bind", refuse)
     with (
         pytest.raises(StartError, match="port 80: Permission denied; .*--base-port"),
         machine.reserved("127.0.0.1", ["a"], [Ports(80, 81)]),

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from nsqkit.bench.process import find_listener
 from nsqkit.errors import StartError
+from nsqkit.listen import bind
 from nsqkit.nsqd.datapath import DataPathLock
 from nsqkit.up.plan import Ports, Program
 
@@ -30,7 +30,7 @@ def reserved(host: str, names: Sequence[str], wanted: Sequence[Ports]) -> Iterat
             bound: list[int] = []
             for port in (ports.tcp, ports.http):
                 try:
-                    bound.append(held.enter_context(_bind(host, port)).getsockname()[1])
+                    bound.append(held.enter_context(bind(host, port)).getsockname()[1])
                 except OSError as error:
                     if error.errno != errno.EADDRINUSE:
                         raise StartError(_cannot_listen(host, port, error)) from error
@@ -74,20 +74,6 @@ def prepare_data(data_path: str, programs: Sequence[Program]) -> list[str]:
         DataPathLock(path).release()
     others = sorted(str(path.parent) for path in Path(data_path).glob("nsqd-*/nsqd.dat"))
     return [f"{path} has data too, and is not started now" for path in others if path not in ours]
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    family, kind, protocol, _, target = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    sock = socket.socket(family, kind, protocol)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(target)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
 
 
 def _cannot_listen(host: str, port: int, error: OSError) -> str:

@@ -108,7 +108,7 @@ def test_what_came_and_went_between_two_bunches_is_not_mentioned(world):
     world.make("t", "c")
     world.delete("t", "")
 
-    assert world.announcer.up_to_date
+    assert {} == world.announcer._changed
     assert [] == world.tell()
 
 
@@ -167,4 +167,4 @@ def test_nsqlookupd_ends_up_with_the_truth(history):
         pass
 
     assert world.topics == world.lookupd.channels
-    assert world.announcer.up_to_date
+    assert {} == world.announcer._changed

@@ -41,11 +41,6 @@ class Announcer:
         elif channel == TOPIC:
             self._changed.pop(topic, None)  # it was never heard of
 
-    @property
-    def up_to_date(self) -> bool:
-        """There is nothing to be told."""
-        return not self._changed
-
     def take(self, limit: int) -> list[bytes]:
         """Some `limit` commands, or those for one topic more; nothing when all is told."""
         commands: list[bytes] = []
