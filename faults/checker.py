@@ -105,7 +105,7 @@ class Checker:
     def _check_prompt(self, what: str, visit: Visit, due_at: int) -> None:
         late = visit.at - due_at - LATE_NS
         if visit.consumer.where in self.rules.prompt and late > 0 and late > self._disturbance(visit.at):
-            text = f"{what} at {visit.consumer.where}, {(visit.at - due_at) / 1e9:.1f} s behind its time"
+            text = f"{what} at {visit.consumer.where}, {(visit.at - due_at) / 1e9:.1f} s late"
             self.report.find("late", text)
 
     def _check_attempts(self, what: str, visits: list[Visit]) -> None:
@@ -135,7 +135,7 @@ class Checker:
                 continue
             before = latest.get(publisher, -1)
             if serial < before:
-                text = f"{publisher}.{serial} to {consumer.name}, behind {before}"
+                text = f"{publisher}.{serial} to {consumer.name}, after {before}"
                 self.report.find("out of order", text)
             latest[publisher] = max(before, serial)
 
@@ -254,11 +254,11 @@ class Checker:
             elif answered and one > highest:
                 highest, holder = one, answered
             elif not answered and one < highest:
-                text = f"{one} was given out behind {highest} of {holder}, which was answered before"
+                text = f"{one} was given out after {highest} of {holder}, which was answered before"
                 self.report.find("ids fall", text)
 
     def _check_refused(self) -> None:
-        """A publish that was refused is nowhere, unless nsqd was killed behind it: its bytes may be in the log."""
+        """A publish that was refused is nowhere, unless nsqd was killed after it: its bytes may be in the log."""
         for key, message in self.history.messages.items():
             if message.answer != REFUSED or not message.id or self.rules.refused_may_come:
                 continue
@@ -271,7 +271,7 @@ class Checker:
     def _settled_before(self, before: Visit, after: Visit) -> int:
         """What was done before that time is remembered over the ends of the lives between two visits.
 
-        A checkpoint is begun when the one in front of it is in its place, so the last one before a kill knows all that
+        A checkpoint is begun when the previous one is in its place, so the last one before a kill knows all that
         was done by then, however slow the disk is.
         """
         lives = range(before.consumer.life, after.consumer.life)

@@ -1,7 +1,7 @@
 """Publishers and consumers that connect again whenever they are cut off, and note what they said and heard.
 
 Each connection has a name of its own in the journal, such as `events-2.15`. A consumer ends each heap of commands with
-a FIN of nothing, which is answered with an error: then everything in front of it was executed.
+a FIN of nothing, which is answered with an error: then everything before it was executed.
 """
 
 import asyncio
@@ -159,7 +159,7 @@ class Publisher:
         return command(line, heap[0])
 
     async def _answers(self, wire: Wire, name: str, first: int, end: int) -> None:
-        """Note the answer to each command; those behind a refusal get none, as nsqd hangs up."""
+        """Note the answer to each command; those after a refusal get none, as nsqd hangs up."""
         answered = first
         try:
             async with asyncio.timeout(ANSWER_S):

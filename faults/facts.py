@@ -3,7 +3,7 @@
     ["delivered",1834021992,"orders/shared#7",[["0d8f3c1b2a400001",1,"orders-1",42]]]
 
 Times are ns of the harness's monotonic clock, which no fault touches. A message is known by its publisher and its
-serial; both are in its body (`body_of`), behind a checksum.
+serial; both are in its body (`body_of`), after a checksum.
 """
 
 import time

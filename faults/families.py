@@ -102,7 +102,7 @@ async def net(run: Run, chance: Random) -> None:
 
 
 async def clock(run: Run, chance: Random) -> None:
-    """The calendar is set by minutes, forth or back; sometimes nsqd is restarted or killed behind that."""
+    """The calendar is set by minutes, forth or back; sometimes nsqd is restarted or killed after that."""
     run.faults += 1
     minutes = chance.choice((-60, -5, -1, 1, 5, 60)) * chance.uniform(0.5, 1)
     set_calendar(run, run.tools.controls.shift_ns + round(minutes * MINUTE_NS))

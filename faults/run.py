@@ -94,7 +94,7 @@ async def nothing(_: "Run") -> None:
 
 @dataclass(frozen=True)
 class Family:
-    """A fault, done over and over, and what is to be done behind the last."""
+    """A fault, done over and over, and what is to be done after the last."""
 
     fault: Callable[["Run", Random], Awaitable[None]]
     after: Callable[["Run"], Awaitable[None]] = nothing

@@ -21,7 +21,7 @@ def options_page() -> str:
         "",
         "<!-- Written by `make docs` from the declarations in the code. -->",
         "",
-        "Flags are written `-flag` or `--flag`, the value behind `=` or as the next word (booleans only behind `=`).",
+        "Flags are written `-flag` or `--flag`, the value after `=` or as the next word (booleans only after `=`).",
         "A config file (`--config=<path>`, TOML) uses the keys. The command line beats the config file.",
         "Durations look like `300ms`, `1.5s`, `1h15m`; in a config file a bare integer is milliseconds.",
         "*Live* options can be changed at run time with `PUT /config/<key>`.",

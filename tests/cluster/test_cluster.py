@@ -142,7 +142,7 @@ def test_requests_at_once_are_limited(run, make_cluster, nodes, monkeypatch):
 
 
 def test_waiting_for_a_turn_counts(run, make_cluster, nodes, monkeypatch):
-    """Who waits behind requests that are not answered gives up with them, and no other node is kept waiting."""
+    """A request that waits for others that are not answered gives up with them, and no other node is kept waiting."""
     monkeypatch.setattr(nsqkit.cluster.cluster, "MAX_REQUESTS", 1)
     silent, good = nodes.silent(), nodes.answering({"topics": ["a"]})
     cluster = make_cluster(request_timeout=0.2)

@@ -173,7 +173,7 @@ class Damage:
             new = b""
         elif kind == 6:  # something was put in between
             new, length = source.take(length % 16), 0
-        else:  # something stands behind the end
+        else:  # there is something after the end
             at, new = len(self.content), source.take(length) if length & 1 else bytes(length * 16)
         if kind < 4:
             length = len(new)

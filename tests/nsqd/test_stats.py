@@ -65,7 +65,7 @@ def client(broker: Broker, port: int, *commands: bytes) -> Session:
 
 
 def sized(data: bytes) -> bytes:
-    """Data behind its size."""
+    """Data after its size."""
     return len(data).to_bytes(4, "big") + data
 
 

@@ -145,7 +145,7 @@ def test_line_that_is_too_long(identified, end):
 
 
 def test_nothing_is_kept_of_a_closed_session(identified):
-    """Behind an error nothing is looked at, answered or kept."""
+    """After an error nothing is looked at, answered or kept."""
     assert [b"E_INVALID invalid command NO"] == identified.say(b"NO\nREGISTER t c\n")
 
     assert [] == identified.say(b"PING\n" * 1000)
@@ -159,7 +159,7 @@ def test_nothing_is_kept_of_a_closed_session(identified):
 
 @pytest.mark.parametrize("line", [b"PING", b"PING again and again", b"  PING \t\r", b"\tPING"])
 def test_ping(nsqd, line):
-    """PING is OK before IDENTIFY too; blanks around a line and words behind the command do not matter."""
+    """PING is OK before IDENTIFY too; blanks around a line and words after the command do not matter."""
     assert [b"OK"] == nsqd.say(MAGIC + line + b"\n")
 
 

@@ -55,7 +55,7 @@ def from_flags(*arguments):
     "arguments",
     [("-node-id=5",), ("--node-id=5",), ("-node-id", "5"), ("--node-id", "5"), ("--node-id=0x5",)],
 )
-def test_value_behind_equals_or_next(arguments):
+def test_value_after_equals_or_next(arguments):
     """One dash or two, `=` or the next word: all the same."""
     assert 5 == from_flags(*arguments).node_id
 
@@ -136,7 +136,7 @@ def test_help_and_version_are_noticed():
 
 
 def test_flags_without_effect_are_taken_with_a_warning():
-    """A flag with nothing behind it is accepted, bare or with a value."""
+    """A flag with nothing after it is accepted, bare or with a value."""
     line = parse(SomeOptions, ["--verbose", "--worker-id=true"])
 
     assert {} == line.values

@@ -179,7 +179,7 @@ class Client:
     # -- whole exchanges
 
     def identify(self, document: str) -> bytes:
-        """IDENTIFY with this JSON, as the first command; the reply. What comes behind it may be compressed."""
+        """IDENTIFY with this JSON, as the first command; the reply. What comes after it may be compressed."""
         self.send(command("IDENTIFY", body=document.encode()))
         (size,) = struct.unpack(">i", self.socket.recv(4, socket.MSG_WAITALL))
         return self.socket.recv(size, socket.MSG_WAITALL)[4:]
@@ -227,7 +227,7 @@ def as_message(payload: bytes) -> Message:
 
 
 def command(line: str, body: bytes | None = None) -> bytes:
-    """A command, with its body behind its size."""
+    """A command, with its body after its size."""
     sized = b"" if body is None else struct.pack(">i", len(body)) + body
     return line.encode() + b"\n" + sized
 

@@ -140,7 +140,7 @@ def test_a_corrupt_stream_closes_the_connection(launch, codec):
 
 
 def test_a_deflate_stream_that_ends(launch):
-    """A final block is the end of what a client can say; what it sends behind it is not gathered anywhere."""
+    """A final block is the end of what a client can say; what it sends after it is not gathered anywhere."""
     client = compress(launch().connect(), "deflate")
     packer = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
     client.encode = bytes

@@ -169,7 +169,7 @@ def test_an_address_in_use(launch, tmp_path):
 
 
 def test_version_line():
-    """`--version` is one line: NSQ's, which clients parse, with ours behind it."""
+    """`--version` is one line: NSQ's, which clients parse, with ours after it."""
     ran = run("--version")
 
     assert ran.returncode == 0

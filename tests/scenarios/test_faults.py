@@ -121,7 +121,7 @@ def test_loss(story):
     assert {"lost": 1} == verdict(story)
 
 
-def test_loss_behind_a_delivery(story):
+def test_loss_after_a_delivery(story):
     """A message that came, was not finished, and never came again is lost."""
     story.publish(2)
     story.deliver(2)
@@ -175,7 +175,7 @@ def test_duplicate_without_a_cause(story):
 
 
 def test_duplicate_before_its_timeout(story):
-    """A message that is in flight must not come again before its timeout, and may behind it."""
+    """A message that is in flight must not come again before its timeout, and may after it."""
     story.publish(2)
     story.deliver(2)
     story.wait(1)
@@ -189,7 +189,7 @@ def test_duplicate_before_its_timeout(story):
 
 
 def test_touch_moves_the_timeout(story):
-    """Behind a TOUCH the timeout counts from there, unless the TOUCH failed."""
+    """After a TOUCH the timeout counts from there, unless the TOUCH failed."""
     for serial, fails in ((2, False), (3, True)):
         story.publish(serial)
         story.deliver(serial)

@@ -98,7 +98,7 @@ def test_requests_read_ahead_are_limited(run):
     assert 0 < most <= 4 + parsed_at_once
 
 
-def test_long_body_behind_another_request(run):
+def test_long_body_after_another_request(run):
     """A body that comes while the request before it is still answered waits, whole, for its turn."""
     body = b"x" * 900_000
     post = b"POST /pub?topic=t HTTP/1.1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (

@@ -52,7 +52,7 @@ async def response(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
 
 
 def test_half_closed_connection_is_answered(run):
-    """A client that closes its sending side behind a whole request gets its answer, then the end."""
+    """A client that closes its sending side after a whole request gets its answer, then the end."""
     got = run(lambda nsqd: exchange(nsqd, PUB, half_close=True))
 
     assert got.startswith(b"HTTP/1.1 200 OK\r\n")
@@ -95,7 +95,7 @@ def test_endless_head(run, endless):
 
 
 def test_endless_trailer(run):
-    """A body in chunks that never comes to its end behind the last chunk is cut off."""
+    """A body in chunks that never comes to its end after the last chunk is cut off."""
     head = b"POST /pub?topic=t HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n"
 
     async def scene(nsqd):

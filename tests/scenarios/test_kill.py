@@ -53,7 +53,7 @@ class Record:
             return len(self._versions)
 
     def settle(self) -> None:
-        """Note what the last checkpoint must know: what was finished before the one in front of it was there.
+        """Note what the last checkpoint must know: what was finished when the previous one was there.
 
         However slow the disk is: a checkpoint is begun when the last one is in its place.
         """

@@ -179,7 +179,7 @@ def test_cluster_lives_through_a_kill(up):
 
 
 def test_every_nsqd_has_its_place(up):
-    """Each nsqd has a directory below the data path, written down at a clean stop; flags behind -- reach it."""
+    """Each nsqd has a directory below the data path, written down at a clean stop; flags after -- reach it."""
     up.start("--nsqd=2", "--", "--max-rdy-count=77").ready()
     assert (200, b"77") == get(up.ports()["nsqd-2"][1], "/config/max_rdy_count")
 

@@ -73,7 +73,7 @@ class Loop:
     def call_soon(
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> Handle:
-        """Behind everything that is ready."""
+        """Run after everything that is ready."""
         handle = Handle(callback, args, context)
         self._ready.append(handle)
         return handle

@@ -30,8 +30,8 @@ def test_version(capsys):
     assert version_line("nsqkit up") + "\n" == capsys.readouterr().out
 
 
-def test_flags_behind_two_dashes_are_not_ours():
-    """The first -- ends our flags; everything behind it is for nsqd."""
+def test_flags_after_two_dashes_are_not_ours():
+    """The first -- ends our flags; everything after it is for nsqd."""
     assert (["--nsqd", "3"], ["--a", "--", "b"]) == cli.split(["--nsqd", "3", "--", "--a", "--", "b"])
     assert (["--nsqd=3"], []) == cli.split(["--nsqd=3"])
     assert ([], []) == cli.split(["--"])
@@ -45,7 +45,7 @@ def test_flags_behind_two_dashes_are_not_ours():
             2,
             "can't take '3' and what follows it on the command line: it is no flag; flags for every nsqd",
         ),
-        (["--mem-queue-size=0"], 2, "not defined: -mem-queue-size; flags for every nsqd go behind --"),
+        (["--mem-queue-size=0"], 2, "not defined: -mem-queue-size; flags for every nsqd go after --"),
         (["--nsqd=x"], 2, 'invalid value "x" for flag -nsqd: not a whole number'),
         (["--nsqd=0"], 2, "--nsqd must be [1,64]"),
         (["--", "--node-id=1"], 2, "--node-id can't be the same for every nsqd: it is the nsqd's number"),
@@ -132,7 +132,7 @@ def disposition():
     ],
 )
 def test_signals(signals, told, disposition):
-    """Any signal asks for a stop; a Ctrl-C behind it, and only that, kills."""
+    """Any signal asks for a stop; a Ctrl-C after it, and only that, kills."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
     async def scene() -> list[str]:

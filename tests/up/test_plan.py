@@ -91,7 +91,7 @@ def test_same_installation_runs():
 
 
 def test_flags_for_every_nsqd_come_last():
-    """What is behind -- reaches each nsqd and beats our own choice; nsqlookupd does not get it."""
+    """What is after -- reaches each nsqd and beats our own choice; nsqlookupd does not get it."""
     lookupd, *nsqds = planned(["--broadcast-address=me", "--mem-queue-size=0"], nsqd=2)
 
     assert "--mem-queue-size=0" not in lookupd.flags

@@ -332,7 +332,7 @@ class Nsqd:
             raise NotKept(str(error)) from error
 
     async def publish_framed(self, topic: str, data: bytes, count: int, due: int) -> None:
-        """Publish `count` messages, each behind its 4-byte size in `data`; `due` is ns since the epoch, 0 for at once.
+        """Publish `count` messages, each after its 4-byte size in `data`; `due` is ns since the epoch, 0 for at once.
 
         Returns when they are as safe as the durability mode demands. PublishFailed or StoreError otherwise.
         """

@@ -120,7 +120,7 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
     def _hang_up(self) -> None:
-        """Close behind the error. Closing with unread bytes would take it from the client."""
+        """Close after the error was sent. Closing with unread bytes would take it from the client."""
         self._leave()
         self._deadline.cancel()
         self._transport.write_eof()

@@ -56,7 +56,7 @@ class Nsqlookupd:
             http = self._listen(self.options.http_address)
             self.http_port = http.port
             await self._serve_http(http)
-            # Behind HTTP, so that nsqds which wait for it find all of it.
+            # HTTP comes first: an nsqd that waits for this port may ask there at once.
             tcp = self._listen(self.options.tcp_address)
             self.tcp_port = tcp.port
             introduction = self._introduction()
@@ -116,7 +116,7 @@ class Nsqlookupd:
         """Close what is open: the last step of a stop, or of a start that failed."""
         if self._server is not None:
             self._server.close()
-        for listener in self._listeners:  # behind the servers: asyncio's want them open to be closed
+        for listener in self._listeners:  # after the servers: asyncio's want them open to be closed
             listener.close()
 
     async def wait(self) -> None:

@@ -1,6 +1,6 @@
 """One nsqd's conversation with nsqlookupd: bytes in, replies out (spec/nsqlookupd.md, section 1). No I/O.
 
-Replies come in the order of the commands. Every error is the last reply; what comes behind it is not looked at.
+Replies come in the order of the commands. Every error is the last reply; what comes after it is not looked at.
 """
 
 from collections.abc import Callable, Mapping

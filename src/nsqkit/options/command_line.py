@@ -75,7 +75,7 @@ def usage(program: str, options: type[Options]) -> str:
     """The text of --help."""
     lines = [
         f"Usage of {program}:",
-        "  Flags are written -flag or --flag, values behind = or as the next word (booleans only behind =).",
+        "  Flags are written -flag or --flag, values after = or as the next word (booleans only after =).",
         "",
         *_row("--config string", "path of a config file (TOML); flags on the command line beat it"),
         *_row("--version", "print the version and exit"),

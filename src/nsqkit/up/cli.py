@@ -37,7 +37,7 @@ Runs nsqlookupd and nsqd on this machine, starts again what dies, and shows one 
 """
 
 _MORE: Final = """\
-Flags behind -- go to every nsqd, as in: nsqkit up --nsqd 3 -- --mem-queue-size=0
+Flags after -- go to every nsqd, as in: nsqkit up --nsqd 3 -- --mem-queue-size=0
 """
 
 _US: Final = "up"  # before our own lines in the log
@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Our own words, and those behind the first `--`."""
+    """Our own words, and those after the first `--`."""
     words = list(argv)
     if "--" not in words:
         return words, []
@@ -88,10 +88,10 @@ def _parse(words: Sequence[str]) -> CommandLine:
     try:
         line = parse(UpOptions, words)
     except FlagError as error:
-        raise FlagError(f"{error}; flags for every nsqd go behind --") from None
+        raise FlagError(f"{error}; flags for every nsqd go after --") from None
     if line.warnings:  # of the kind "ignoring 'word' and what follows it on the command line: it is no flag"
         refused = line.warnings[0].removeprefix("ignoring ")
-        raise FlagError(f"can't take {refused}; flags for every nsqd go behind --")
+        raise FlagError(f"can't take {refused}; flags for every nsqd go after --")
     return line
 
 

@@ -118,7 +118,7 @@ def check_nsqd_flags(nsqd_flags: Sequence[str]) -> None:
     """Raise FlagError or OptionError for what no nsqd would start with, or what is not for all of them."""
     line = parse(NsqdOptions, nsqd_flags)
     if line.help or line.version:
-        raise FlagError("behind -- are flags to run nsqd with; what there are says nsqd --help")
+        raise FlagError("what follows -- must be flags of nsqd; nsqd --help lists them")
     for option, source in _OURS.items():
         if option in line.values:
             raise FlagError(f"--{option.replace('_', '-')} can't be the same for every nsqd: {source}")

@@ -66,7 +66,7 @@ class HttpApp:
             await self._router(scope, receive, send)
 
     async def _serve_and_log(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Write `<status> <method> <uri> (<peer>) <elapsed>` behind the answer."""
+        """Write `<status> <method> <uri> (<peer>) <elapsed>` after the answer."""
         began = perf_counter_ns()
         status = 0
 

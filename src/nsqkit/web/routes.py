@@ -47,7 +47,7 @@ class Route(Generic[D]):
     params: str = ""  # for the docs; optional ones in brackets
     style: Style = Style.NSQ
     body: Body | None = None  # None: the body is not looked at
-    hot: bool = False  # served in front of the router, and not logged
+    hot: bool = False  # served without asking the router, and not logged
 
     @property
     def meaning(self) -> str:

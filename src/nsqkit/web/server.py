@@ -364,7 +364,7 @@ class OneWrite(asyncio.Transport):
             self._head = b""
 
     def close(self) -> None:
-        """Close behind what was written."""
+        """Close after what was written."""
         self.flush()
         self._transport.close()
 

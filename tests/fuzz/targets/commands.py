@@ -60,7 +60,7 @@ def _read(chunks: list[bytes]) -> list[Event]:
 
 
 def _following(event: Event) -> str:
-    """What has to come behind it: a batch (M), a document (D), or nothing in particular."""
+    """What has to come after it: a batch (M), a document (D), or nothing in particular."""
     kind, line = event
     first = line[:1].decode("latin-1") if kind == "line" and isinstance(line, bytes) else ""
     return first if first in {"M", "D"} else ""

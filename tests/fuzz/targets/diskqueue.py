@@ -1,7 +1,7 @@
 """NSQ's disk queue files, damaged or made up.
 
 Input: a byte for the mode. Mode 0: a list of messages that `write_queue` writes, then of damages. Mode 1: what stands
-in front of the first `|` is the meta file, the rest is a data file.
+before the first `|` is the meta file, the rest is a data file.
 """
 
 import os
@@ -41,7 +41,7 @@ def scratch() -> Iterator[str]:
 
 
 def check(data: bytes) -> None:
-    """Reading never fails, makes nothing up, keeps what is in front of the damage, and tells of what it lost."""
+    """Reading never fails, makes nothing up, keeps what is before the damage, and tells of what it lost."""
     source = Source(data)
     with scratch() as path:
         if source.byte() % 2:

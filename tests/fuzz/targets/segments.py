@@ -39,7 +39,7 @@ def check(data: bytes) -> None:
 
 
 def _keys(content: bytes) -> list[Written]:
-    """What a file holds behind good checksums, wherever it stands."""
+    """What a file holds under good checksums, wherever it stands."""
     keys = (_key(content, at) for at in range(len(content)) if content.startswith(BATCH_MAGIC, at))
     return [key for key in keys if key is not None]
 

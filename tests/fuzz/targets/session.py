@@ -57,7 +57,7 @@ def check(data: bytes) -> None:
 
 
 def _run(flavour: str, chunks: list[bytes], *, turns: bool) -> Outcome:
-    """What becomes of a client that sends these chunks and then its end; with a turn behind each, or one for all."""
+    """What becomes of a client that sends these chunks and then its end; with a turn after each, or one for all."""
     settings = Settings()
     settings.random = random.Random(1)
     settings.max_msg_size = 64

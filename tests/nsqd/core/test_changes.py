@@ -111,7 +111,7 @@ def test_a_failed_save_saves_nothing(client: Client) -> None:
 
 
 def test_sub_of_a_new_channel_is_answered_when_it_is_saved(broker: Broker, client: Client) -> None:
-    """The OK says that a restart will know the channel. What comes behind SUB is executed meanwhile."""
+    """The OK says that a restart will know the channel. What comes after SUB is executed meanwhile."""
     assert [] == client.say(b"SUB t c\nCLS\n")
 
     save(broker)
@@ -120,7 +120,7 @@ def test_sub_of_a_new_channel_is_answered_when_it_is_saved(broker: Broker, clien
 
 
 def test_no_message_comes_before_the_answer_to_sub(broker: Broker, client: Client) -> None:
-    """RDY counts from the OK on: clients don't expect messages in front of it."""
+    """RDY counts from the OK on: clients don't expect messages before it."""
     client.say(b"SUB t c\nRDY 5\n")
     Client(broker).say(PUB)
     assert [] == client.turn()

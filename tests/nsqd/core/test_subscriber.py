@@ -63,7 +63,7 @@ def test_room_after_each_way_out(command, consumer, publish):
 
 
 def test_room_after_a_timeout(consumer, publish, clock):
-    """So does a timeout: the message behind comes first."""
+    """So does a timeout: the next message comes first."""
     consumer.subscribe("t", "c").ready(1)
     publish("t", b"one", b"two")
     assert [b"one"] == consumer.bodies()

@@ -57,7 +57,7 @@ def record(stored: StoredMessage) -> bytes:
 
 
 def records(messages: Iterable[StoredMessage]) -> bytes:
-    """Messages one behind the other."""
+    """Messages one after the other."""
     return b"".join(record(stored) for stored in messages)
 
 
@@ -225,7 +225,7 @@ class TestWriting:
 
 
 class TestPositions:
-    """The meta file says where reading begins; what lies behind the write position is read as well."""
+    """The meta file says where reading begins; what lies after the write position is read as well."""
 
     def test_reading_begins_at_the_read_position(self, tmp_path: Path) -> None:
         """What was read before the stop is not read again, also if its file is still there."""
@@ -235,7 +235,7 @@ class TestPositions:
 
         assert ([message(1), message(2)], []) == read(tmp_path)
 
-    def test_extra_bytes_behind_the_write_position(self, tmp_path: Path) -> None:
+    def test_extra_bytes_after_the_write_position(self, tmp_path: Path) -> None:
         """After an unclean stop, records and files that the meta file does not know are read."""
         make(tmp_path, meta="1\n0,0\n0,35\n", d0=RECORD + record(message(1)), d1=record(message(2)))
 
@@ -256,8 +256,8 @@ class TestPositions:
 
         assert [f"{META}: tells of 3 messages, 2 were found"] == reader.problems
 
-    def test_read_position_behind_the_end(self, tmp_path: Path) -> None:
-        """A read position behind the end of its file leads to the next file."""
+    def test_read_position_after_the_end(self, tmp_path: Path) -> None:
+        """A read position after the end of its file leads to the next file."""
         make(tmp_path, meta="1\n0,99\n1,35\n", d0=RECORD, d1=record(message(1)))
 
         assert ([message(1)], []) == read(tmp_path)
@@ -285,7 +285,7 @@ class TestPositions:
         ],
     )
     def test_senseless_meta_file(self, tmp_path: Path, meta: str | bytes) -> None:
-        """A meta file that is no such thing, or reads behind where it writes, is as good as none."""
+        """A meta file that is no such thing, or reads beyond where it writes, is as good as none."""
         make(tmp_path, meta=meta, d0=RECORD)
 
         assert ([MESSAGE], [f"{META}: makes no sense, everything in the data files is read"]) == read(
@@ -349,7 +349,7 @@ class TestDamage:
 
         contents = read(tmp_path)
 
-        # The record in front of the second garbage is given up: its length could be what is wrong.
+        # The record before the second garbage is given up: its length could be what is wrong.
         assert [MESSAGE] * 3 == contents.messages
         assert f"{DATA}: skipped 135 damaged bytes in 2 places, the first at 0" == contents.problems[0]
 
@@ -375,7 +375,7 @@ class TestDamage:
         assert (messages, []) == read(tmp_path)
 
     def test_torn_tail(self, tmp_path: Path) -> None:
-        """A record that was cut off is reported, wherever the cut is; what is in front of it is read."""
+        """A record that was cut off is reported, wherever the cut is; what is before it is read."""
         for cut in range(1, len(RECORD)):
             make(tmp_path, meta="1\n0,0\n0,34\n", d0=record(message(1)) + RECORD[:cut])
 

@@ -188,7 +188,7 @@ def test_attempts_beyond_what_nsq_can_say(node, export):
 
 @pytest.mark.parametrize("checkpoint", [True, False])
 def test_deferred_messages(node, export, checkpoint):
-    """They are behind the others, by the time they were due at, and their number is said."""
+    """They come after the others, by the time they were due at, and their number is said."""
     node.channel("t", "a")
     last = node.publish("t", b"last", due=LATER + 2)
     first = node.publish("t", b"first", b"second", due=LATER + 1)

@@ -64,7 +64,7 @@ def test_bad_block_rate(http, rate):
     "method, target", [("PUT", "/debug/setblockrate?rate=1"), ("POST", "/debug/freememory")]
 )
 def test_success_is_200(http, method, target):
-    """Unlike NSQ we don't crash behind the work."""
+    """Unlike NSQ we don't crash when the work is done."""
     got = http(method, target)
 
     assert (200, b"") == (got.status, got.body)

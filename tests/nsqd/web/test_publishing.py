@@ -83,7 +83,7 @@ def test_pub_in_chunks(http, waiting):
 
 
 def test_oversize_chunks_are_not_gathered(http):
-    """A body in chunks is refused as soon as it is too long; the connection ends behind what is dropped."""
+    """A body in chunks is refused as soon as it is too long; the connection ends after what is dropped."""
     got = http.post("/pub?topic=t", chunks=[b"x" * 60] * 5)
 
     http.is_error(got, 413, "MSG_TOO_BIG")

@@ -118,7 +118,7 @@ class Batch:
         return copy
 
     def body_bytes(self) -> i64:
-        """The bodies' bytes, without the sizes in front of them."""
+        """The bodies' bytes, without the sizes before them."""
         size: i64 = len(self.data)
         return size - 4 * self.count
 

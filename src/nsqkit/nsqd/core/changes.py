@@ -31,7 +31,7 @@ class Changes:
         return self.saved != self.count
 
     def take(self) -> list[tuple[str, str]]:
-        """The topics and channels that changed since the last call, a topic in front of its new channels."""
+        """The topics and channels that changed since the last call, a topic before its new channels."""
         altered = list(self._altered)
         self._altered = {}
         return altered

@@ -51,12 +51,12 @@ class ChannelRecord:
 
 
 class TopicRecord:
-    """A topic's checkpoint. Everything at or behind `end` that is not carried is owed by every channel."""
+    """A topic's checkpoint. Everything at or after `end` that is not carried is owed by every channel."""
 
     def __init__(self) -> None:
         self.end: i64 = 0
         self.last_id: i64 = 0
-        self.needed_from: i64 = 0  # nothing in front of this position is owed by anybody
+        self.needed_from: i64 = 0  # nothing before this position is owed by anybody
         self.channels: list[ChannelRecord] = []
 
     def need(self, owed: ChannelRecord) -> None:

@@ -205,7 +205,7 @@ class _Wire(asyncio.Protocol):
         self.wake.set()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """The connection is gone, maybe behind an error."""
+        """The connection is gone, maybe after an error."""
         if self._replies and self._replies[-1] != OK:
             error = LookupFailed(f"it answered {self._replies[-1][:200]!r}")
         self._fail(error or LookupFailed("it closed the connection"))

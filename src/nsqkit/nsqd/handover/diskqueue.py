@@ -14,7 +14,7 @@ The format is section 9 of spec/nsqd-semantics.md:
 
 `length` counts what follows it. There is no checksum and no mark between records: one wrong length, and a reader
 that trusts it is lost for the rest of the file. So a record is believed if two more records, or fewer and
-then the end of the file, follow it. If not, something behind it is damaged, or its own length is: then it is
+then the end of the file, follow it. If not, something after it is damaged, or its own length is: then it is
 believed only if traces of a record are where it ends and no record begins inside it. Otherwise the reader goes on
 at the next place that looks like a record, that is, has a possible length and an id of hex digits. What it passed
 over is counted and told.
@@ -143,7 +143,7 @@ class QueueReader:
     """Reads what a queue still holds, oldest first, a record at a time. Changes no file.
 
     Reading begins at the read position of the meta file and ends with the last data file; what an unclean stop
-    left behind the write position comes along. Where NSQ would lose data, this goes on: without a usable meta
+    left after the write position comes along. Where NSQ would lose data, this goes on: without a usable meta
     file it reads all files, and in a damaged file it looks for the next record. Damage never raises; it makes
     lines in `problems`, one for each file, complete when `next` has returned None. OSError means that a file
     can't be read, and says nothing about its content. Memory: one record, and `_READ_BYTES`.
@@ -315,7 +315,7 @@ class QueueReader:
         return at in (self._size, self._boundary)
 
     def _traces(self, at: int, timestamp: int) -> bool:
-        """Whether a record was written here once, behind one of this timestamp, and was damaged."""
+        """Whether a record was written here once, after one of this timestamp, and was damaged."""
         header = self._read(at, _RECORD_BYTES)
         if self._zeroed(at):
             return True  # space that was allocated and never written, or a place that the disk gave back as zeros
@@ -339,7 +339,7 @@ class QueueReader:
     def _find_certain(self, at: int, end: int) -> bool:
         """Whether a record begins inside what claims to be a body, or across its end.
 
-        A body is searched as far as one block; behind that, a wrong length meets no traces anyway.
+        A body is searched as far as one block; beyond that, a wrong length meets no traces anyway.
         """
         block = self._read(at, min(end - at, _SCAN_BYTES) + 2 * _RECORD_BYTES - 1)
         for match in _HEADER.finditer(block):

@@ -37,7 +37,7 @@ Write what a stopped nsqd still owes as files of NSQ 1.3: nsqd.dat and its disk 
 only read. The new directory can be the --data-path of the original nsqd, or of this one.
 
 Ids, timestamps and attempts are kept. Deferred messages lose the time they are due at, which NSQ's files
-cannot say; they are written behind the others, and counted.
+cannot say; they are written after the others, and counted.
 """
 
 _EPILOG: Final = """\

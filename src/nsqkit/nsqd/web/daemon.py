@@ -44,7 +44,7 @@ class Daemon(Protocol):
         """Likewise, when topics, channels or pauses changed. Returns when that is saved; StoreError if it can't be."""
 
     async def publish_framed(self, topic: str, data: bytes, count: int, due: int) -> None:
-        """Publish `count` messages, each behind its size in `data`. PublishFailed or StoreError if they aren't kept."""
+        """Publish `count` messages, each after its size in `data`. PublishFailed or StoreError if they aren't kept."""
 
     def look(self) -> None:
         """Look at the data path and the free space now. What is wrong is in the broker's health."""

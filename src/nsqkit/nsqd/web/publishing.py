@@ -91,7 +91,7 @@ def _is_binary(nsqd: Daemon, call: Call) -> bool:
 
 
 async def _split(body: bytes, max_message: int, slices: Slices) -> tuple[bytes, int]:
-    """The lines, each behind its size, and how many there are. A CR stays; empty lines don't count."""
+    """The lines, each after its size, and how many there are. A CR stays; empty lines don't count."""
     if len(body) <= PORTION:
         return _lines(body, max_message)
     parts: list[bytes] = []
@@ -114,7 +114,7 @@ def _lines(body: bytes, max_message: int) -> tuple[bytes, int]:
 
 
 def _unpack(body: bytes, max_message: int, max_body: int) -> tuple[bytes, int]:
-    """The messages of `[4 count]([4 size][bytes])*`, checked, and how many there are. Bytes behind them are ignored."""
+    """The messages of `[4 count]([4 size][bytes])*`, checked, and how many there are. Bytes after them are ignored."""
     reader = CommandReader()
     reader.feed(len(body).to_bytes(4, "big") + body)
     try:
