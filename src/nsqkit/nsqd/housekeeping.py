@@ -13,11 +13,10 @@ from functools import partial
 from typing import Final, Protocol
 
 from nsqkit.log import Log
-from nsqkit.nsqd.core.batch import Batch
 from nsqkit.nsqd.core.broker import JOURNAL, Broker
 from nsqkit.nsqd.core.health import READING, WRITING
 from nsqkit.nsqd.core.ledger import carry_forward, record, save_memory
-from nsqkit.nsqd.core.store import StoreError
+from nsqkit.nsqd.core.store import JournalEntry, StoreError
 from nsqkit.nsqd.core.topic import Topic
 from nsqkit.nsqd.durability import Durability
 from nsqkit.nsqd.machine import Machine
@@ -147,14 +146,14 @@ class Housekeeping:
         self._committing = self._loop.run_in_executor(self._commits, self._write_journal, group)
         self._committing.add_done_callback(partial(self._committed, group))
 
-    def _write_journal(self, group: list[tuple[str, Batch]]) -> str:
+    def _write_journal(self, group: list[JournalEntry]) -> str:
         try:
             self._storage.journal.write(group)
         except StoreError as error:
             return str(error)
         return ""
 
-    def _committed(self, group: list[tuple[str, Batch]], done: asyncio.Future[str]) -> None:
+    def _committed(self, group: list[JournalEntry], done: asyncio.Future[str]) -> None:
         self._committing = None
         error = done.result()
         self._complain(JOURNAL, error)

@@ -14,7 +14,7 @@ from nsqkit.nsqd import options
 from nsqkit.nsqd.core.batch import FAILED, KEPT, PENDING, Batch
 from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.core.settings import Settings
-from nsqkit.nsqd.core.store import StoreError
+from nsqkit.nsqd.core.store import Deletion, StoreError
 from nsqkit.nsqd.durability import Durability
 from nsqkit.nsqd.housekeeping import Housekeeping
 from nsqkit.nsqd.machine import Machine
@@ -39,15 +39,20 @@ def entry(home, topic: str, position: int, *bodies: bytes) -> tuple[str, Batch]:
     return topic, batch
 
 
-def grave(topic: str) -> tuple[str, Batch]:
+def grave(topic: str) -> tuple[str, Deletion]:
     """What the broker hands to the journal when a topic is deleted."""
-    return topic, Batch(b"", 0, 0, 0, None)
+    return topic, Deletion()
 
 
 def entries(journal: Journal) -> list[tuple[str, int, bytes]]:
     """Everything in the journal, in the order of its replay."""
     found = [pair for path in journal.files() for pair in journal.replay(path)]
-    return [(topic, int(batch.first_position), batch.data[4:]) for topic, batch in found]
+    return [
+        (topic, -1, b"")
+        if isinstance(entry, Deletion)
+        else (topic, int(entry.first_position), entry.data[4:])
+        for topic, entry in found
+    ]
 
 
 class TestFiles:

@@ -21,6 +21,7 @@ from nsqkit.nsqd.core.health import READING, WRITING, Health
 from nsqkit.nsqd.core.held import Held
 from nsqkit.nsqd.core.ledger import restore
 from nsqkit.nsqd.core.registry import Registry
+from nsqkit.nsqd.core.store import Deletion, JournalEntry
 from nsqkit.nsqd.core.topic import Topic
 from nsqkit.nsqd.core.waste import Waste
 from nsqkit.nsqd.durability import Durability
@@ -60,7 +61,7 @@ class Broker:
         self.dirty: list[Topic] = []  # topics whose checkpoints are behind
         self.outgoing: list[Session] = []  # to be flushed in this turn
         self.left: i64 = TURN  # what may still be sent in this turn
-        self.unsynced: list[tuple[str, Batch]] = []  # written, but not OK'd before the next sync
+        self.unsynced: list[JournalEntry] = []  # what the next sync has to cover
         self.made: i64 = 0  # topics so far
         self._sessions_seen = 0
 
@@ -109,7 +110,7 @@ class Broker:
         self.health.clear(READING + name)
         if topic.store is not None and self.settings.durability is Durability.FSYNC:
             self.deletions += 1
-            self.await_sync(topic, Batch(b"", 0, 0, 0, None))  # what was published before must not come back
+            self.unsynced.append((name, Deletion()))  # what was published before must not come back
         self.metadata_changed(topic, "", topic.ephemeral)
         self.events.topic_deleted(name)
         self.registry.topic_deleted(name)
@@ -171,29 +172,29 @@ class Broker:
         return bool(self.published or self.to_dispatch or self.outgoing) or self.deadlines.overdue
 
     def await_sync(self, topic: Topic, batch: Batch) -> None:
-        """A batch was written and is to be answered when it is synced. One of 0 messages: the topic was deleted."""
+        """A batch was written and is to be answered when it is synced."""
         self.unsynced.append((topic.name, batch))
 
-    def take_unsynced(self) -> list[tuple[str, Batch]]:
+    def take_unsynced(self) -> list[JournalEntry]:
         """What the next sync has to cover; `synced` must follow."""
         group = self.unsynced
         self.unsynced = []
         return group
 
-    def synced(self, group: list[tuple[str, Batch]], error: str) -> None:
+    def synced(self, group: list[JournalEntry], error: str) -> None:
         """The sync is done, or failed with `error`."""
         if error:
             self.health.set(JOURNAL, error)
         else:
             self.health.clear(JOURNAL)
-        for name, batch in group:
-            if batch.count == 0:
+        for name, entry in group:
+            if isinstance(entry, Deletion):
                 self.deletions -= 1
-            if error:
-                batch.settle(FAILED, error)
-                continue
-            topic = self.topics.get(name)
-            self.changes.settle(batch, 0 if topic is None else topic.made)
+            elif error:
+                entry.settle(FAILED, error)
+            else:
+                topic = self.topics.get(name)
+                self.changes.settle(entry, 0 if topic is None else topic.made)
 
     def check(self) -> None:
         """Assert the invariant of every channel, and that the bytes held are what is there."""

@@ -14,6 +14,13 @@ class StoreError(Exception):
     """The disk refused. The text is a cause for error frames and `/ping`; nothing was kept."""
 
 
+class Deletion:
+    """A topic's end in the journal: what stands in front of it belongs to no topic of this name any more."""
+
+
+JournalEntry = tuple[str, Batch | Deletion]  # behind the topic's name
+
+
 class Extent:
     """Positions [start, stop) of a log."""
 

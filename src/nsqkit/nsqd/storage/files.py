@@ -10,7 +10,7 @@ from mypy_extensions import i64
 
 from nsqkit.nsqd.core.batch import Batch
 from nsqkit.nsqd.core.health import Health
-from nsqkit.nsqd.core.store import Storage, StoreError
+from nsqkit.nsqd.core.store import Deletion, Storage, StoreError
 from nsqkit.nsqd.storage.disk import Disk
 from nsqkit.nsqd.storage.jobs import CheckpointJob, SyncJob
 from nsqkit.nsqd.storage.journal import Journal
@@ -109,19 +109,21 @@ class FileStorage(Storage):
         paths = journal.files()
         buried: dict[str, tuple[str, int]] = {}  # where the journal tells of a topic's last deletion
         for path in paths:
-            for index, (topic, batch) in enumerate(journal.replay(path)):
-                if batch.count == 0:
+            for index, (topic, entry) in enumerate(journal.replay(path)):
+                if isinstance(entry, Deletion):
                     buried[topic] = (path, index)
         refills: dict[str, Refill] = {}
         count = 0
         for path in paths:
-            for index, (topic, batch) in enumerate(journal.replay(path)):
-                if batch.count == 0 or not known(topic) or (path, index) < buried.get(topic, ("", 0)):
+            for index, (topic, entry) in enumerate(journal.replay(path)):
+                if isinstance(entry, Deletion) or not known(topic):
+                    continue
+                if (path, index) < buried.get(topic, ("", 0)):
                     continue
                 refill = refills.get(topic)
                 if refill is None:
-                    refill = refills[topic] = Refill(self.open(topic), batch.first_position)
-                count += refill.put(batch)
+                    refill = refills[topic] = Refill(self.open(topic), entry.first_position)
+                count += refill.put(entry)
         for refill in refills.values():
             count += refill.finish()
         for path in paths:

@@ -2,7 +2,7 @@
 
     | name length i32 | crc32c of the name | topic name | batch as in a segment (segment.py) |
 
-A batch of 0 messages says that the topic was deleted: what stands in front of it belongs to no topic any more.
+A batch of 0 messages stands for a `Deletion`.
 Whatever is published is written to its topic's log as well, without waiting. Once the logs were synced, the files
 that were complete before that are removed. At a start the journal fills in what a power cut took from the logs.
 """
@@ -18,7 +18,7 @@ from librt.strings import read_i32_be
 from mypy_extensions import i64
 
 from nsqkit.nsqd.core.batch import Batch
-from nsqkit.nsqd.core.store import StoreError
+from nsqkit.nsqd.core.store import Deletion, JournalEntry, StoreError
 from nsqkit.nsqd.storage.disk import Disk, write_all
 from nsqkit.nsqd.storage.segment import BATCH_HEADER, BATCH_MAGIC, decode, encode_header, whole_length
 
@@ -38,7 +38,7 @@ class Journal:
         self._size: i64 = 0
         self._number = 0
         self._placed = False  # the directory itself survives a power cut
-        self._buried: list[tuple[str, Batch]] = []  # deletions that could not be written
+        self._buried: list[JournalEntry] = []  # deletions that could not be written
 
     def files(self) -> list[str]:
         """The journal's files, oldest first."""
@@ -51,11 +51,12 @@ class Journal:
         for path in self.files():
             self._number = max(self._number, int(path.rpartition("/")[2][: -len(SUFFIX)]))
 
-    def write(self, group: list[tuple[str, Batch]]) -> None:
+    def write(self, group: list[JournalEntry]) -> None:
         """Write and sync a group of publishes; to be run in a thread. StoreError: none of them is safe."""
         pieces: list[bytes] = []
         group = self._buried + group
-        for topic, batch in group:
+        for topic, entry in group:
+            batch = Batch(b"", 0, 0, 0, None) if isinstance(entry, Deletion) else entry
             pieces.append(_encode_front(topic) + encode_header(batch))
             pieces.append(batch.data)
         try:
@@ -65,7 +66,7 @@ class Journal:
             self._disk.sync(self._file)
         except OSError as error:
             self.rotate()  # after a failed sync the system may have dropped what it was to write
-            self._buried = [entry for entry in group if entry[1].count == 0]
+            self._buried = [(topic, entry) for topic, entry in group if isinstance(entry, Deletion)]
             raise StoreError(f"journal: {error.strerror}") from error
         self._buried = []
         for piece in pieces:
@@ -96,7 +97,7 @@ class Journal:
             self._disk.remove(path)
             self._disk.sync_directory(self._directory)
 
-    def replay(self, path: str) -> list[tuple[str, Batch]]:
+    def replay(self, path: str) -> list[JournalEntry]:
         """The whole entries of a file, in order. What is damaged is passed over, and so is a torn end."""
         return self._read(path)[0]
 
@@ -104,9 +105,9 @@ class Journal:
         """How many bytes of a file are no part of an entry: a torn end, or damage."""
         return self._read(path)[1]
 
-    def _read(self, path: str) -> tuple[list[tuple[str, Batch]], int]:
+    def _read(self, path: str) -> tuple[list[JournalEntry], int]:
         raw = self._disk.load(path) or b""
-        entries: list[tuple[str, Batch]] = []
+        entries: list[JournalEntry] = []
         damaged = 0
         at: i64 = 0
         while True:
@@ -118,7 +119,8 @@ class Journal:
             front = begin + _FRONT + name_length
             batch = decode(raw, front)
             assert batch is not None
-            entries.append((raw[begin + _FRONT : front].decode("ascii"), batch))
+            topic = raw[begin + _FRONT : front].decode("ascii")
+            entries.append((topic, batch if batch.count > 0 else Deletion()))
             at = front + whole_length(raw, front)
 
 
