@@ -114,7 +114,7 @@ def test_a_log_that_nsqd_dat_does_not_name_is_back(path, run, lines):
     run(look)
 
     assert [1] == depths
-    assert any("TOPIC(orders): its log is there" in line for line in lines)
+    assert any("TOPIC(orders): nsqd.dat does not name it" in line for line in lines)
 
 
 @pytest.mark.parametrize("replaced", [False, True])

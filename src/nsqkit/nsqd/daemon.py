@@ -18,14 +18,13 @@ from nsqkit.errors import NotKept, StartError
 from nsqkit.gojson import encode_json
 from nsqkit.listen import Listener
 from nsqkit.log import Level, Log
-from nsqkit.nsqd import metadata
 from nsqkit.nsqd.connection import Connection
 from nsqkit.nsqd.core.batch import FAILED, Batch, Publisher
 from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.core.changes import promise
 from nsqkit.nsqd.core.health import Health
 from nsqkit.nsqd.core.store import StoreError
-from nsqkit.nsqd.datapath import topic_directory, topic_of_directory
+from nsqkit.nsqd.datapath import topic_directory
 from nsqkit.nsqd.descriptors import Door, Refused, Shares
 from nsqkit.nsqd.discovery.lookup import Lookup
 from nsqkit.nsqd.events import LoggedEvents
@@ -34,12 +33,13 @@ from nsqkit.nsqd.handover.diskqueue import queues_among
 from nsqkit.nsqd.housekeeping import Housekeeping
 from nsqkit.nsqd.machine import BACKLOG, Lock, Machine
 from nsqkit.nsqd.memory import GcPauses
+from nsqkit.nsqd.metadata import MetadataError
 from nsqkit.nsqd.options import NsqdOptions
 from nsqkit.nsqd.publishing import Body, delay_of, framed
+from nsqkit.nsqd.recovery import recover, restore
 from nsqkit.nsqd.saver import Saver
 from nsqkit.nsqd.settings import reserve_of, settings_of
 from nsqkit.nsqd.storage.files import FileStorage
-from nsqkit.nsqd.storage.segment import is_segment
 from nsqkit.nsqd.turns import Turns
 from nsqkit.nsqd.web.daemon import LongestPass
 from nsqkit.options.duration import SECOND, Duration
@@ -178,39 +178,16 @@ class Nsqd:
         )
         self.machine.clock.on_step = self._follow_calendar
         try:
-            known = metadata.load(disk, self.data_path)
-            for warning in known.warnings:
-                self.log.warning(warning)
-            entries = disk.names(self.data_path)
-            found = [t for name in entries if (t := topic_of_directory(name)) and self._is_log(name)]
-            names = {topic.name for topic in known.topics}.union(found)
-            replayed = storage.replay_journal(names.__contains__)
-            if replayed:
-                self.log.info(f"JOURNAL: {replayed} messages that the logs had lost are back")
-            for topic in known.topics:
-                self._restore(topic)
-            for name in sorted(set(found) - set(self.broker.topics)):
-                self.log.warning(
-                    f"TOPIC({name}): its log is there, but nsqd.dat does not name it; it is back"
-                )
-                self._restore(metadata.TopicState(name))
-            queues = queues_among(entries)
+            found = recover(self.data_path, disk, storage, self.log.warning)
+            if found.replayed:
+                self.log.info(f"JOURNAL: {found.replayed} messages that the logs had lost are back")
+            for topic in found.topics:
+                restore(self.broker, topic, self.now())
+            queues = queues_among(disk.names(self.data_path))
             moving.import_queues(self.data_path, queues, self.broker, storage, self.log, self.now())
             self._saver.save_now()
-        except (metadata.MetadataError, StoreError, OSError) as error:
+        except (MetadataError, StoreError, OSError) as error:
             raise StartError(str(error)) from error
-
-    def _is_log(self, name: str) -> bool:
-        path = f"{self.data_path}/{name}"
-        try:
-            return any(is_segment(file) for file in self.machine.disk.names(path))
-        except OSError as error:
-            self.log.warning(f"{path}: passed over, it can't be read: {error.strerror}")
-            return False
-
-    def _restore(self, topic: metadata.TopicState) -> None:
-        channels = {channel.name: channel.paused for channel in topic.channels}
-        self.broker.restore_topic(topic.name, channels, topic.paused, self.now())
 
     async def _serve_tcp(self, listener: Listener) -> None:
         server = await self._loop.create_server(self._connect, sock=listener.socket, backlog=BACKLOG)

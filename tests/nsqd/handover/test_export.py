@@ -278,7 +278,7 @@ def test_a_log_that_is_not_in_the_metadata(node, export):
     assert 0 == export(path)
 
     assert stored(batch) == export.queue("t")
-    assert "nsqd.dat does not name t" in export.err
+    assert "TOPIC(t): nsqd.dat does not name it, but its log is there" in export.err
 
 
 def test_small_files(node, export):

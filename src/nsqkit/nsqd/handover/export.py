@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from typing import Final
 
 from nsqkit.errors import StartError
@@ -21,11 +22,11 @@ from nsqkit.nsqd.core.queue import ReadyQueue, load
 from nsqkit.nsqd.core.settings import Settings
 from nsqkit.nsqd.core.store import StoreError, TopicStore
 from nsqkit.nsqd.core.topic import Topic
-from nsqkit.nsqd.datapath import DataPathLock, topic_directory, topic_of_directory
+from nsqkit.nsqd.datapath import DataPathLock, topic_directory
 from nsqkit.nsqd.handover.diskqueue import Queue, StoredMessage, find_queues, write_queue
+from nsqkit.nsqd.recovery import recover, restore
 from nsqkit.nsqd.storage.disk import Disk
 from nsqkit.nsqd.storage.files import FileStorage
-from nsqkit.nsqd.storage.segment import is_segment
 from nsqkit.program import Parser
 from nsqkit.wire.message import Message
 
@@ -143,16 +144,16 @@ def _export(data_path: str, target: str, max_bytes_per_file: int) -> int:
         raise ExportError(
             f"{data_path} has queues of NSQ that were not taken over; start nsqd once, and stop it"
         )
-    topics = _topics(data_path)
+    disk = ReadOnlyDisk()
     storage = FileStorage(
-        ReadOnlyDisk(),
+        disk,
         data_path,
         lambda topic: topic_directory(data_path, topic),
         _say,
         MAX_BYTES_PER_FILE,
         0,
     )
-    _check_journal(storage, {topic.name for topic in topics})
+    topics = _topics(data_path, disk, storage)
     try:
         os.makedirs(target, mode=0o700, exist_ok=True)
     except OSError as error:
@@ -169,7 +170,9 @@ def _write(
 ) -> int:
     total = lost = 0
     for state in topics:
-        topic = _restore(Broker(Settings(), storage), state)
+        broker = Broker(Settings(), storage)
+        restore(broker, state, time.time_ns())
+        topic = broker.topics[state.name]
         for queue, ready, deferred in _queues(topic):
             owed = Owed(topic.store, ready, deferred, time.time_ns())
             count = write_queue(target, queue.name, owed.messages(), max_bytes_per_file)
@@ -191,47 +194,21 @@ def _check_target(data_path: str, target: str) -> None:
         raise ExportError(f"{target} is not empty")
 
 
-def _topics(data_path: str) -> list[metadata.TopicState]:
+def _topics(data_path: str, disk: Disk, storage: FileStorage) -> list[metadata.TopicState]:
     """The topics that nsqd would have after a start, sorted."""
-    known = metadata.load(Disk(), data_path)
-    entries = os.listdir(data_path)
-    for warning in known.warnings:
-        _say(warning)
-    topics = {topic.name: topic for topic in known.topics}
-    for name in entries:
-        path = os.path.join(data_path, name)
-        topic = topic_of_directory(name)
-        if topic is None or topic in topics or not os.path.isdir(path):
-            continue
-        try:
-            has_log = any(is_segment(file) for file in os.listdir(path))
-        except OSError as error:
-            _say(f"{path}: passed over, it can't be read: {error.strerror}")
-            continue
-        if has_log:
-            _say(f"nsqd.dat does not name {topic}, but its log is there")
-            topics[topic] = metadata.TopicState(topic)
-    if not topics and metadata.FILE_NAME not in entries:
-        raise ExportError(f"{data_path} is no data path of nsqd: it has no {metadata.FILE_NAME} and no logs")
-    return [topics[name] for name in sorted(topics)]
-
-
-def _check_journal(storage: FileStorage, names: set[str]) -> None:
-    """After a power cut the journal may have what the logs lack, and to bring it back is to change them."""
     try:
-        storage.replay_journal(names.__contains__)
+        topics = recover(data_path, disk, storage, _say).topics
     except StoreError as error:
-        if storage.journal.files():
+        if (
+            storage.journal.files()
+        ):  # after a power cut it may have what the logs lack: that would change them
             raise ExportError(
                 "there is a journal, which the logs may need; start nsqd once on this data path, and stop it"
             ) from error
         raise
-
-
-def _restore(broker: Broker, state: metadata.TopicState) -> Topic:
-    channels = {channel.name: channel.paused for channel in state.channels}
-    broker.restore_topic(state.name, channels, state.paused, time.time_ns())
-    return broker.topics[state.name]
+    if not topics and metadata.FILE_NAME not in disk.names(data_path):
+        raise ExportError(f"{data_path} is no data path of nsqd: it has no {metadata.FILE_NAME} and no logs")
+    return sorted(topics, key=attrgetter("name"))
 
 
 def _queues(topic: Topic) -> Iterator[tuple[Queue, ReadyQueue, list[tuple[int, int, Message]]]]:
