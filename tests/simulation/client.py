@@ -1,7 +1,11 @@
-"""A client and its connection: bytes go to the broker in any pieces, frames come back and are compared in order."""
+"""A client and its connection: bytes go to the broker in any pieces, frames come back and are compared in order.
+
+A client may agree on a layer; then a command is executed when the layer gives its last byte to the session.
+"""
 
 from __future__ import annotations
 
+import json
 import struct
 from collections import deque
 from collections.abc import Callable
@@ -9,7 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nsqkit.names import is_ephemeral
 from nsqkit.nsqd.connection import Connection
+from nsqkit.wire.identify import Identity
+from nsqkit.wire.layer import Layer
 from tests.simulation.books import Command, Flight, Violation
+from tests.simulation.layer import HELLO, Awkward, cut, delay_of, record, seal, unseal
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -18,7 +25,13 @@ RESPONSE: Final = 0
 ERROR: Final = 1
 MESSAGE: Final = 2
 
+WHOLE: Final = 1 << 20  # bytes: more than a client has to send
+
 ANSWERS: Final = {"CLS": b"CLOSE_WAIT"}  # of commands that are not answered OK
+
+
+def _nothing() -> None:
+    """What a part of a command does."""
 
 
 class Transport:
@@ -73,6 +86,8 @@ class Transport:
     def resume_reading(self) -> None:
         """Go on."""
         self.reading = True
+        if self.client.layered:
+            self.client.world.loop.call_soon(self.client.flow, WHOLE)
 
     def can_write_eof(self) -> bool:
         """Yes."""
@@ -105,9 +120,10 @@ class Transport:
 class Client:
     """One client. What is received is given to the checker when it is sent, and to the client when it reads."""
 
-    def __init__(self, world: World, number: int, high: int) -> None:
+    def __init__(self, world: World, number: int, high: int, *, layered: bool = False) -> None:
         self.world = world
         self.number = number
+        self.layered = layered
         self.topic = self.channel = ""
         self.msg_timeout = 0  # ns
         self.ready = 0
@@ -124,10 +140,16 @@ class Client:
         self._unread: list[bytes] = []
         self._outgoing: deque[tuple[bytes, Callable[[], None]]] = deque()
         self._partial = False
+        self._upgrading = False  # a layer was asked for, and the client has not greeted
+        self._sealed = False  # what the broker sends comes through the layer
+        self._underway: deque[tuple[int, Callable[[], None]]] = (
+            deque()
+        )  # in the layer: bytes, and what they do
+        self._arrived = 0  # bytes of the first of these
         self.transport = Transport(self, high)
         process = world.process
         assert process is not None
-        self.connection = Connection(process.turns, process.connections)
+        self.connection = Connection(process.turns, process.connections, self._make_layer)
         transport: Any = self.transport
         self.connection.connection_made(transport)
 
@@ -151,25 +173,69 @@ class Client:
         self.world.model.answer(self, command, delay, self.world.loop.now)
         self.awaited.append(command)
 
+    def identify(self, timeout: int) -> None:
+        """Queue IDENTIFY, if there is something to say; `timeout` is in ms, 0 for the daemon's own."""
+        fields: dict[str, object] = {"msg_timeout": timeout} if timeout else {}
+        if self.layered:
+            fields |= {"feature_negotiation": True, "snappy": True}
+        if fields:
+            body = json.dumps(fields).encode()
+            self.send(b"IDENTIFY\n" + len(body).to_bytes(4, "big") + body, self._identify)
+
+    def _identify(self) -> None:
+        self.await_reply("IDENTIFY")
+        self._upgrading = self.layered
+
     def flow(self, most: int) -> None:
         """Let up to `most` bytes arrive."""
         if self.dead or self.half_closed or not self.transport.reading:
             return
+        self.world.catch_up()
         chunk = b""
-        while self._outgoing and most > 0:
+        while self._outgoing and most > 0 and not self._upgrading:
             data, execute = self._outgoing.popleft()
             if len(data) > most:
                 self._outgoing.appendleft((data[most:], execute))
                 data = data[:most]
                 self._partial = True
+                execute = _nothing
             else:
                 self._partial = False
+            if self._sealed:
+                self._underway.append((len(data), execute))
+            else:
                 execute()
             most -= len(data)
             chunk += data
-        if chunk:
+        if chunk and self._sealed:
+            for piece in cut(seal(chunk, self.world.chance), self.world.chance):
+                self.connection.data_received(piece)
+        elif chunk:
             self.connection.data_received(chunk)
             self.world.observe()
+
+    def arrive(self, size: int) -> None:
+        """The layer is about to give so many bytes to the session."""
+        self._arrived += size
+        while self._underway and self._underway[0][0] <= self._arrived:
+            needed, execute = self._underway.popleft()
+            self._arrived -= needed
+            execute()
+
+    def spoil(self) -> None:
+        """Send what no layer understands."""
+        if self.layered and not self.dead and not self.half_closed:
+            self.world.counts["layer spoiled"] += self._sealed
+            self.connection.data_received(b"\xff\xff\xff")
+
+    def _make_layer(self, _: str, __: Identity, stir: Callable[[], None]) -> Layer:
+        return Awkward(self, stir)
+
+    def _greet(self) -> None:
+        if not self.dead and not self.half_closed:
+            self._upgrading = False
+            self.connection.data_received(record(HELLO, b""))
+            self.flow(WHOLE)
 
     def pending(self) -> bool:
         """Is there something to send?"""
@@ -206,6 +272,11 @@ class Client:
 
     def take(self, data: bytes) -> None:
         """Frames were sent."""
+        self.world.observe()
+        if self._sealed:
+            greeted, data = unseal(data)
+            if greeted:
+                self.world.loop.call_in(delay_of(self.world.chance), self._greet)
         at = 0
         while at < len(data):
             size, kind = struct.unpack_from(">ii", data, at)
@@ -235,7 +306,7 @@ class Client:
         if not self.stalled:
             self.send(b"NOP\n", lambda: None)
             if not self._partial:
-                self.flow(1 << 20)
+                self.flow(WHOLE)
 
     def _take_reply(self, payload: bytes, *, error: bool) -> None:
         model = self.world.model
@@ -247,21 +318,29 @@ class Client:
         while self.awaited and self.awaited[0].silent():
             model.answered(self.awaited.popleft(), "ok")
         if not self.awaited:
-            if error and (self.half_closed or self._partial):
+            if error and (self.half_closed or self._partial or self._arrived):
                 return  # the last command was cut short, or is wrong in its first line
             raise Violation("reply to nothing", f"{payload!r} to client {self.number}")
         command = self.awaited.popleft()
         if error:
             self._fail(command, code, payload)
-        elif payload != ANSWERS.get(command.name, b"OK") or command.name == "garbage":
+        elif not self._fits(payload, command) or command.name == "garbage":
             raise Violation("wrong reply", f"{payload!r} to {command.name}")
         else:
             command.state = "ok"
+            if self._upgrading and command.name == "IDENTIFY":
+                self._sealed = True
+                self.await_reply("the layer")
             if command.name == "SUB":
                 self.world.relied(self.topic, self.channel)
             if command.publish is not None:
                 model.settled(command.publish, "ok", self.world.loop.now)
                 self.world.relied(command.publish.topic, "")
+
+    def _fits(self, payload: bytes, command: Command) -> bool:
+        if self.layered and command.name == "IDENTIFY":
+            return json.loads(payload)["snappy"] is True
+        return payload == ANSWERS.get(command.name, b"OK")
 
     def _take_failure(self, name: str, message_id: bytes) -> None:
         """A command that is silent when it succeeds did not. One that has to fail is meant, if there is one."""

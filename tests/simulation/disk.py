@@ -20,6 +20,7 @@ from typing import Final
 from nsqkit.nsqd.storage.disk import Disk
 
 ROOT: Final = "/data"
+FIRST_FILE: Final = 3  # descriptor
 PLENTY: Final = 1 << 40  # bytes free on a disk that is not to get full
 
 
@@ -148,7 +149,6 @@ class SimulatedDisk(Disk):
         self._where: dict[str, str] = {}  # by name of the call: what must be in the path
         self._deadly = -1  # changes until the process dies; -1: it doesn't
         self._open: dict[int, tuple[str, File | Directory]] = {}
-        self._last_file = 10
 
     # -- orders
 
@@ -411,10 +411,12 @@ class SimulatedDisk(Disk):
         self.counts[call] += 1
 
     def take(self, path: str, inode: File | Directory) -> int:
-        """A descriptor."""
-        self._last_file += 1
-        self._open[self._last_file] = (path, inode)
-        return self._last_file
+        """The lowest descriptor that is free, as a real one does: what uses one that was closed gets another file."""
+        file = FIRST_FILE
+        while file in self._open:
+            file += 1
+        self._open[file] = (path, inode)
+        return file
 
     def is_directory(self, path: str) -> bool:
         """Is there one of this name?"""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tests.simulation.books import Violation
+from tests.simulation.client import WHOLE
 from tests.simulation.disk import ROOT
 from tests.simulation.loop import running
-from tests.simulation.operators import WHOLE, consume, say, set_channel_paused, set_topic_paused
+from tests.simulation.operators import consume, say, set_channel_paused, set_topic_paused
 from tests.simulation.steps import SECOND
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 def drain(world: World) -> None:
     """Heal everything, end all pauses, and take what there is: nothing owed may be missing, nothing may be left."""
     world.heal()
+    world.layers = 0
     world.disk.die(-1)
     with running(world.loop):
         world.loop.advance(2 * SECOND)  # what failed is tried again each second

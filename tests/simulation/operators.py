@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from nsqkit.nsqd.core.store import StoreError
-from tests.simulation.client import Client
+from tests.simulation.client import WHOLE, Client
 from tests.simulation.steps import MS, SECOND, channel_name, topic_name
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-WHOLE: Final = 1 << 20
 GARBAGE: Final = (
     b"HELLO\n",
     b"\x00\xff\n",
@@ -92,17 +91,13 @@ def subscription_of(a: int, b: int, c: int) -> tuple[str, str, int, int]:
 
 def consume(world: World, topic: str, channel: str, count: int, timeout: int) -> Client:
     """A new consumer with RDY `count`; `timeout` is in ms, 0 for the daemon's own."""
-    client = world.client()
-    most = world.config["max_msg_timeout"] // MS
-    timeout = min(timeout, most)
-    if timeout:
-        body = b'{"msg_timeout": %d}' % timeout
-        client.send(b"IDENTIFY\n" + len(body).to_bytes(4, "big") + body, lambda: _await(client, "IDENTIFY"))
+    timeout = min(timeout, world.config["max_msg_timeout"] // MS)
+    client = world.client(timeout)
+    client.topic, client.channel = topic, channel
+    client.msg_timeout = timeout * MS or world.config["msg_timeout"]
 
     def execute() -> None:
         client.await_reply("SUB")
-        client.topic, client.channel = topic, channel
-        client.msg_timeout = timeout * MS or world.config["msg_timeout"]
 
     client.send(f"SUB {topic} {channel}\n".encode(), execute)
     _ready(client, count)
@@ -256,6 +251,7 @@ def garbage(world: World, a: int, b: int, _: int) -> None:
         sender = client
         client.send(GARBAGE[b % len(GARBAGE)], lambda: _await(sender, "garbage"))
         client.flow(WHOLE)
+        client.spoil()
         world.counts["garbage"] += 1
 
 

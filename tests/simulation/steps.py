@@ -110,5 +110,6 @@ def configure(chance: Random) -> dict[str, Any]:
         "max_msg_timeout": timeout * pick(1, 2, 5),
         "requeue_on_disconnect": pick(0, 1),
         "sector": pick(16, 64, 512, 4096),
-        "high_water": pick(100, 1000, 100_000),
+        "high_water": pick(30, 100, 1000, 100_000),
+        "layers": pick(0, 0, 0, 1, 2),
     }

@@ -90,6 +90,18 @@ def test_a_sync_that_fails_proves_nothing_for_the_next():
     assert len(left) > 5
 
 
+def test_descriptors_are_given_again(disk):
+    """The lowest free one, as on a real disk: whoever goes on with one that it closed has somebody else's file."""
+    first = written(disk, b"one", synced=True)
+    second = disk.create(f"{ROOT}/second")
+    disk.close(first)
+
+    assert first == disk.create(f"{ROOT}/third")
+    assert second + 1 == disk.open(PATH)
+    with pytest.raises(KeyError):
+        disk.close(second + 2)
+
+
 def test_a_kill_loses_nothing_that_was_written(disk):
     """The cache is the system's, not the process's."""
     written(disk, b"x" * 64, synced=False)

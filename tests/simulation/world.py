@@ -55,6 +55,7 @@ class World:
         self.process: Process | None = None
         self.clients: list[Client] = []
         self.numbers = 0
+        self.layers = config.get("layers", 0)  # each client, or the second one, …, has a layer; 0: nobody
         self.bodies = 0
         self.slow = 0  # jobs that will take long
         self.held = False  # the loop waits for the next step
@@ -311,6 +312,12 @@ class World:
             self.note(f"log: {line}")
         self.log.lines.clear()
 
+    def catch_up(self) -> None:
+        """Before a client's bytes are executed: tell the checker what came of those before."""
+        self.observe()
+        if self.process is not None and not self.process.broker.published:
+            self.model.turned(self.loop.now)  # what was published before has gone where it belongs
+
     def observe(self) -> None:
         """Tell the checker which topics and channels there are."""
         process = self.process
@@ -362,15 +369,20 @@ class World:
 
     # -- helpers of the steps
 
-    def client(self) -> Client:
-        """A new client, which has said the magic. The oldest goes if there are too many."""
+    def client(self, timeout: int = 0) -> Client:
+        """A new client, which has said the magic, and the message timeout (ms) that it wants, if it does.
+
+        The oldest goes if there are too many.
+        """
         live = self.live()
         if len(live) >= MOST_CLIENTS:
             live[0].hang_up(None)
         self.numbers += 1
-        client = Client(self, self.numbers, self.config["high_water"])
+        layered = self.layers > 0 and self.numbers % self.layers == 0
+        client = Client(self, self.numbers, self.config["high_water"], layered=layered)
         self.clients.append(client)
         client.send(b"  V2", lambda: None)
+        client.identify(timeout)
         return client
 
     def live(self) -> list[Client]:
