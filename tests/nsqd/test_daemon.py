@@ -12,10 +12,12 @@ import pytest
 from nsqkit.clock import Clock
 from nsqkit.errors import NotKept
 from nsqkit.log import Log
+from nsqkit.nsqd.core.batch import Batch
 from nsqkit.nsqd.daemon import Nsqd
 from nsqkit.nsqd.machine import Machine
 from nsqkit.nsqd.options import NsqdOptions
 from nsqkit.nsqd.storage.disk import Disk
+from nsqkit.nsqd.storage.files import FileStorage
 
 
 class Closed(Disk):
@@ -115,6 +117,29 @@ def test_a_log_that_nsqd_dat_does_not_name_is_back(path, run, lines):
 
     assert [1] == depths
     assert any("TOPIC(orders): nsqd.dat does not name it" in line for line in lines)
+
+
+def test_a_file_missing_in_the_middle_of_a_log(path, run, lines):
+    """It is an ERROR of the start, with the topic and the positions, and damage that is counted."""
+    path.mkdir()
+    storage = FileStorage(Disk(), str(path), lambda topic: f"{path}/{topic}", lines.append, 1, 0)
+    log = storage.open("orders")
+    for _ in range(3):
+        log.append(Batch(b"\0\0\0\1x", 1, 1, 0, None))
+        log.write()
+    log.close()
+    (path / "orders" / f"{1:020d}.log").unlink()
+    damaged: list[int] = []
+
+    async def look(nsqd: Nsqd) -> None:
+        damaged.append(int(nsqd.storage.shared.damaged_count))
+
+    run(look)
+
+    assert [1] == damaged
+    assert 1 == sum(
+        "ERROR: " in line and "/orders: the positions 1 to 1 are missing" in line for line in lines
+    )
 
 
 @pytest.mark.parametrize("replaced", [False, True])

@@ -146,8 +146,9 @@ class Nsqd:
             self.log.warning,
             options.max_bytes_per_file,
             reserve,
-            self.health,
-            shares.logs,
+            health=self.health,
+            max_open_logs=shares.logs,
+            alarm=self.log.error,
         )
         storage.shared.look()
         if reserve:

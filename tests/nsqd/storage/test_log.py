@@ -541,6 +541,81 @@ class TestSomebodyElse:
         assert 3 == home.write(log, b"new").first_position
 
 
+class TestMissingFiles:
+    """A file that was removed from the middle, while nsqd was not running, is said at the start."""
+
+    @pytest.fixture
+    def written(self, home):
+        """A log of four files, which no checkpoint knows."""
+        home.max_bytes_per_file = FILE_HEADER + 2 * BATCH_BYTES
+        home.begin()
+        written = home.fill(home.open(), 8)
+        assert [0, 2, 4, 6] == home.segments()
+        return written
+
+    @pytest.mark.parametrize(("gone", "positions"), [([2], "2 to 3"), ([4], "4 to 5"), ([2, 4], "2 to 5")])
+    def test_in_the_middle(self, home, contents, written, gone, positions):
+        """The line names topic and positions; it is damage; the rest is there."""
+        for position in gone:
+            os.unlink(home.path(position))
+
+        log = home.reopen()
+
+        assert 1 == home.storage.shared.damaged_count
+        (line,) = home.reports
+        assert line.startswith(f"{home.disk.root}/t: the positions {positions} are missing")
+        lost = {position + n for position in gone for n in (0, 1)}
+        assert [(n, body) for n, body in enumerate(written) if n not in lost] == contents(log)
+        assert 8 == log.end()
+
+    @pytest.mark.usefixtures("written")
+    def test_what_nobody_needs(self, home):
+        """Files that everybody has had may go in any order: a power cut may bring one back, and not the next."""
+        log = home.reopen()
+        record = TopicRecord()
+        record.end = 8
+        record.needed_from = 6
+        log.checkpoint(record)
+        (job,) = home.storage.take_jobs()
+        home.disk.fail("remove", errno.EIO, times=1)
+        job.run()
+        os.unlink(home.path(2))
+
+        home.reopen()
+
+        assert [0, 4, 6] == home.segments()
+        assert [] == home.reports
+
+    @pytest.mark.usefixtures("written")
+    def test_damage_of_which_was_told(self, home):
+        """A file that a start set aside is not missed by the next one."""
+        with open(home.path(2), "wb") as file:
+            file.write(b"?" * 300)
+        home.reopen()
+        assert ["set aside" in line for line in home.reports] == [True]
+
+        home.reopen()
+
+        assert [] == home.reports
+
+    def test_positions_that_a_power_cut_took(self, home):
+        """There is a gap in front of what was written after it, but no file is missing."""
+        log = home.open()
+        home.fill(log, 2)
+        record = TopicRecord()
+        record.end = record.needed_from = 5
+        log.checkpoint(record)
+        assert [] == home.run_jobs()
+        log = home.reopen()
+        home.fill(log, 1)
+        assert [0, 5] == home.segments()
+        os.unlink(f"{home.disk.root}/t/checkpoint")
+
+        home.reopen()
+
+        assert [] == home.reports
+
+
 class TestPositions:
     """Positions never repeat, whatever a checkpoint and the files say."""
 

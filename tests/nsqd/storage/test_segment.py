@@ -13,6 +13,7 @@ from nsqkit.nsqd.storage.segment import (
     decode,
     encode_header,
     file_header,
+    header_before,
     header_position,
     whole_length,
 )
@@ -47,6 +48,9 @@ def test_file_header():
     assert HEADER == file_header(258)
     assert FILE_HEADER == len(HEADER)
     assert 258 == header_position(HEADER)
+    assert -1 == header_before(HEADER)
+    assert 250 == header_before(file_header(258, 8))
+    assert -1 == header_before(file_header(1 << 40, 1 << 31))
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,9 @@ _PROBE_BYTES: Final = 65_536
 class FileStorage(Storage):
     """Topic logs in directories of the data path.
 
-    `place` gives a topic's directory, `report` takes a line about something a person should know, `min_free_bytes` is
-    what must stay free on the disk (0: no guard), and `max_open_logs` that many logs may keep files open, two each.
+    `place` gives a topic's directory, `report` takes a line about something a person should know, `alarm` one about
+    loss and damage. `min_free_bytes` is what must stay free on the disk (0: no guard), and `max_open_logs` that many
+    logs may keep files open, two each.
     """
 
     def __init__(
@@ -37,11 +38,20 @@ class FileStorage(Storage):
         report: Callable[[str], None],
         max_bytes_per_file: i64,
         min_free_bytes: i64,
+        *,
         health: Health | None = None,
         max_open_logs: int = 100,
+        alarm: Callable[[str], None] | None = None,
     ) -> None:
         self.shared = Shared(
-            disk, data_path, report, max_bytes_per_file, min_free_bytes, health or Health(), max_open_logs
+            disk,
+            data_path,
+            report,
+            alarm or report,
+            max_bytes_per_file,
+            min_free_bytes,
+            health or Health(),
+            max_open_logs,
         )
         self.journal = Journal(disk, f"{data_path}/journal")
         self._disk = disk

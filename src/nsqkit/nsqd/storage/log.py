@@ -175,8 +175,9 @@ class TopicLog(TopicStore):
         except FileNotFoundError:  # somebody removed the directory
             self._disk.make_directory(self._directory)
             file = self._disk.create(path)
+        before = self._next - self._segments[-1].first_position if self._segments else 0
         try:
-            write_all(self._disk, file, [file_header(self._next)], 0)
+            write_all(self._disk, file, [file_header(self._next, before)], 0)
         except OSError:
             self._disk.close(file)
             self._disk.remove(path)

@@ -20,6 +20,7 @@ from nsqkit.nsqd.storage.segment import (
     SUFFIX,
     Segment,
     file_header,
+    header_before,
     header_position,
     is_segment,
 )
@@ -67,6 +68,9 @@ class Opening:
             self._segments[index - 1].stop = self._segments[index].first_position
         if self._segments:
             self._check_end(self._segments[-1])
+        self._reader.opening = False
+        for index in range(1, len(self._segments)):
+            self._check_gap(self._segments[index - 1], self._segments[index])
         record = self.record
         if record is not None and self._segments and record.needed_from < self._segments[0].first_position:
             self._shared.damage(
@@ -80,7 +84,21 @@ class Opening:
                 " a file was removed or cut short"
             )
         self._reader.close()
-        self._reader.opening = False
+
+    def _check_gap(self, segment: Segment, following: Segment) -> None:
+        """Say it if there was a file between these two. What nobody needs may go in any order."""
+        if following.before <= segment.first_position:
+            return
+        if self.record is not None and following.first_position <= self.record.needed_from:
+            return
+        if f"{following.before:020d}{SUFFIX}.damaged" in self._disk.names(self._directory):
+            return  # of which was told when it was set aside
+        segment.stop = self._end_of(segment)
+        if segment.stop < following.first_position:
+            self._shared.damage(
+                f"{self._directory}: the positions {segment.stop} to {following.first_position - 1} are missing,"
+                f" between {segment.path} and {following.path}: a file was removed"
+            )
 
     def _written(self) -> i64:
         return self._segments[-1].stop if self._segments else 0
@@ -92,7 +110,10 @@ class Opening:
         file = self._disk.open(path)
         try:
             segment = Segment(path, position, self._disk.size(file))
-            whole = header_position(self._disk.read(file, FILE_HEADER, 0)) == position
+            header = self._disk.read(file, FILE_HEADER, 0)
+            whole = header_position(header) == position
+            if whole:
+                segment.before = header_before(header)
             if whole or self._reader.next_whole(segment, file, FILE_HEADER) >= 0:
                 self._segments.append(segment)
             if not whole:
@@ -118,6 +139,17 @@ class Opening:
                 self._disk.rename(path, path + ".damaged")
         except OSError as error:
             self._shared.report(f"{path}: can't be changed: {error.strerror}")
+
+    def _end_of(self, segment: Segment) -> i64:
+        """Behind the last position of a complete segment, all of which is read for it."""
+        offset: i64 = FILE_HEADER
+        position = segment.first_position
+        while offset < segment.size:
+            found: list[Batch] = []
+            offset = self._reader.scan(segment, offset, 0, MAX_POSITION, CHECK_BLOCK, found)
+            if found:
+                position = found[-1].first_position + found[-1].count
+        return position
 
     def _check_end(self, segment: Segment) -> None:
         """Find the last whole batch, and cut off what is behind it."""

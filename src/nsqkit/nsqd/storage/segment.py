@@ -3,12 +3,14 @@ r"""The format of a topic's log, and reading it.
 A segment file, named by the first position in it (20 digits, `.log`), is a header and batches; integers are big-endian:
 
     0           8          12         16                24
-    | NSQKLOG\n | version  | 0        | first position  | batch | batch | ...
+    | NSQKLOG\n | version  | before   | first position  | batch | batch | ...
 
     batch: 0       4         8        12      16      20          28         36           44      52
            | NSQb  | length  | crc32c | count | flags | position  | first id | timestamp  | due   | data (length bytes)
 
-The checksum covers everything behind it. `data` is what the publish command brought: `[4 size][body]` per message.
+`before` is how many positions further in front the file before this one begins, 0 if there was none: so a start sees
+that a file is missing. The checksum covers everything behind it. `data` is what the publish
+command brought: `[4 size][body]` per message.
 Flag 1: a carried copy (see `Batch.carried`).
 """
 
@@ -53,12 +55,12 @@ def is_ours(name: str) -> bool:
     return _OURS.fullmatch(name) is not None
 
 
-def file_header(first_position: i64) -> bytes:
-    """The bytes that begin a segment."""
+def file_header(first_position: i64, before: i64 = 0) -> bytes:
+    """The bytes that begin a segment; what is too far for `before` is not said."""
     out = BytesWriter()
     out.write(FILE_MAGIC)
     write_i32_be(out, FILE_VERSION)
-    write_i32_be(out, 0)
+    write_i32_be(out, i32(before) if before < 1 << 31 else 0)
     write_i64_be(out, first_position)
     return out.getvalue()
 
@@ -68,6 +70,12 @@ def header_position(raw: bytes) -> i64:
     if len(raw) < FILE_HEADER or not raw.startswith(FILE_MAGIC) or read_i32_be(raw, 8) != FILE_VERSION:
         return -1
     return read_i64_be(raw, 16)
+
+
+def header_before(raw: bytes) -> i64:
+    """Where the file before begins, as a whole header says; -1 if there was none."""
+    before = i64(read_i32_be(raw, 12))
+    return read_i64_be(raw, 16) - before if before > 0 else -1
 
 
 def encode_header(batch: Batch) -> bytes:
@@ -125,6 +133,7 @@ class Segment:
         self.path = path
         self.first_position = first_position
         self.size = size  # bytes that hold whole batches (and the header)
+        self.before: i64 = -1  # where the file before begins, as far as the header says
         self.stop: i64 = first_position  # behind the last position, once that is known
         self._positions: list[int] = []
         self._offsets: list[int] = []

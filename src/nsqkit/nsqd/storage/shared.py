@@ -28,6 +28,7 @@ class Shared:
         disk: Disk,
         data_path: str,
         report: Callable[[str], None],
+        alarm: Callable[[str], None],
         max_bytes_per_file: i64,
         min_free_bytes: i64,
         health: Health,
@@ -47,6 +48,7 @@ class Shared:
         self.unguarded = False  # what was confirmed comes back from the journal, and may use the reserve
         self._data_path = data_path
         self._report = report
+        self._alarm = alarm
         self.health = health
         self._min_free_bytes = min_free_bytes
         self._until_look: i64 = -1  # bytes that may be written before the next look
@@ -63,7 +65,7 @@ class Shared:
     def damage(self, line: str) -> None:
         """Tell a person what is lost or damaged, and count it."""
         self.damaged_count += 1
-        self._report(line)
+        self._alarm(line)
 
     # -- the data path and its free space
 
