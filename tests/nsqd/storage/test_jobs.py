@@ -8,6 +8,7 @@ import pytest
 from nsqkit.nsqd.core.store import TopicRecord
 from nsqkit.nsqd.storage.checkpoint import Synced
 from nsqkit.nsqd.storage.jobs import CheckpointJob, SyncJob
+from nsqkit.nsqd.storage.segment import Segment
 
 
 @pytest.fixture
@@ -221,7 +222,9 @@ class TestSyncJob:
         home.sync()
         home.disk.calls.clear()
         size = os.path.getsize(home.path())
-        job = SyncJob(home.disk, f"{home.disk.root}/t", home.path(), log, Synced(0, size - 10, 2))
+        job = SyncJob(
+            home.disk, f"{home.disk.root}/t", Segment(home.path(), 0, size), log, Synced(0, size - 10, 2)
+        )
 
         job.run()
         job.finish()

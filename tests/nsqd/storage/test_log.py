@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from nsqkit.nsqd.core.store import ChannelRecord, Extent, StoreError, TopicRecord
+from nsqkit.nsqd.storage.log import WATCHED, TopicLog
 from nsqkit.nsqd.storage.segment import BATCH_HEADER, FILE_HEADER, file_header
 from nsqkit.wire.message import NOWHERE
 
@@ -436,6 +437,22 @@ class TestTornEnd:
         assert [(0, b"one")] == (home.write(log, b"one") and contents(log))
 
 
+def harm(path: str, size: int) -> None:
+    """Cut a file, or remove it (-1)."""
+    if size < 0:
+        os.unlink(path)
+    else:
+        os.truncate(path, size)
+
+
+def owed_from(position: int, log: TopicLog) -> TopicRecord:
+    """A checkpoint of which nothing in front of `position` is needed."""
+    record = TopicRecord()
+    record.end = log.end()
+    record.needed_from = position
+    return record
+
+
 class TestSomebodyElse:
     """Files that are removed or cut short while the log is open: it is said, counted, and goes on."""
 
@@ -508,7 +525,7 @@ class TestSomebodyElse:
         assert [0, 1, 4, 5] == [position for position, _ in contents(log)]
         assert [0, 1, 4, 5] == [position for position, _ in contents(log)]
         assert 1 == home.storage.shared.damaged_count
-        assert [f"{home.path(2)}: it is gone, and what only this file held is lost"] == home.reports
+        assert [f"{home.path(2)}: somebody removed it; what only this file held is lost"] == home.reports
 
     def test_a_complete_segment_is_cut(self, home, contents):
         """What is missing is said when it is read."""
@@ -521,6 +538,94 @@ class TestSomebodyElse:
         assert [0, 1, 2, 4, 5] == [position for position, _ in contents(log)]
         assert 1 == home.storage.shared.damaged_count
         assert "somebody cut it short" in home.reports[0]
+
+    @pytest.mark.parametrize("size", [0, FILE_HEADER, FILE_HEADER + BATCH_BYTES])
+    def test_between_two_writes(self, home, contents, log, size):
+        """What is written next does not hide that the end is gone, although no sync was in between."""
+        written = home.fill(log, 1)
+        os.truncate(home.path(), size)
+
+        written = home.fill(log, 3)
+
+        assert 1 == home.storage.shared.damaged_count
+        assert "somebody cut it from" in home.reports[0]
+        assert written == [body for position, body in contents(log) if position > 2]
+
+    @pytest.mark.parametrize("size", [-1, 0, FILE_HEADER + BATCH_BYTES])
+    def test_a_sync_looks(self, home, contents, log, size):
+        """Also if nothing is written any more; what comes next goes to a file of its own, and is there."""
+        home.fill(log, 1)
+        harm(home.path(), size)
+
+        assert [] == home.sync()
+
+        (line,) = home.reports
+        assert line.startswith(f"{home.path()}: somebody ")
+        assert [line] == list(home.storage.shared.health.reasons.values())
+        assert 1 == home.storage.shared.damaged_count
+        written = home.fill(log, 1)
+        assert [] == home.sync()
+        assert [(3, written[0])] == contents(log)[-1:]
+        assert [(3, written[0])] == contents(home.reopen())[-1:]
+
+    @pytest.mark.parametrize("size", [-1, 0, FILE_HEADER + BATCH_BYTES])
+    @pytest.mark.parametrize("first", [0, 2, 4])
+    def test_a_checkpoint_looks(self, home, size, first):
+        """At the last file, and at some of the others."""
+        home.max_bytes_per_file = FILE_HEADER + 2 * BATCH_BYTES
+        home.begin()
+        log = home.open()
+        home.fill(log, 6)
+        home.sync()
+        harm(home.path(first), size)
+
+        log.checkpoint(owed_from(0, log))
+        assert [] == home.run_jobs()
+
+        assert [f"{home.path(first)}: somebody "] == [
+            line[: len(line.partition("somebody ")[0]) + 9] for line in home.reports
+        ]
+        assert home.reports == list(home.storage.shared.health.reasons.values())
+
+    def test_every_file_has_its_turn(self, home):
+        """However many there are, a checkpoint looks at a few of them, and the next at others."""
+        home.max_bytes_per_file = 1
+        home.begin()
+        log = home.open()
+        home.fill(log, 3 * WATCHED)
+        harm(home.path(WATCHED + 2), 0)
+        for _ in range(3):
+            log.checkpoint(owed_from(0, log))
+            home.disk.calls.clear()
+            home.run_jobs()
+            assert len(home.disk.names_called("open")) <= WATCHED + 1
+
+        assert 1 == home.storage.shared.damaged_count
+
+    def test_health(self, home, log):
+        """It is bad as long as somebody is owed what may be lost, and well again when nobody is."""
+        home.fill(log, 1)
+        harm(home.path(), 0)
+        home.sync()
+        health = home.storage.shared.health
+
+        log.checkpoint(owed_from(2, log))
+        assert health.reasons
+        log.checkpoint(owed_from(3, log))
+
+        assert {} == health.reasons
+        assert [] == home.run_jobs()
+        assert [3] == home.segments()
+
+    def test_health_of_a_log_that_is_deleted(self, home, log):
+        """Nothing is wrong with it any more."""
+        harm(home.path(), 0)
+        home.fill(log, 1)
+        assert home.storage.shared.health.reasons
+
+        log.delete()
+
+        assert {} == home.storage.shared.health.reasons
 
     @pytest.mark.parametrize("size", [-1, 0, FILE_HEADER + BATCH_BYTES])
     def test_between_two_processes(self, home, log, size):

@@ -33,7 +33,7 @@ class SyncState:
         self.known_failures: i64 = 0  # of those, what finished jobs have told of
         self.mended_failures: i64 = 0  # of those, after which all was written again
         self.reached = Synced(-1, 0, 0)
-        self.complete: dict[int, str] = {}  # paths of complete segments to be synced, by first position
+        self.complete: dict[int, Segment] = {}  # complete segments to be synced, by first position
         self.segments_made: i64 = 0
         self.names_synced: i64 = 0  # of so many of these
 
@@ -44,7 +44,7 @@ class SyncState:
     def begin_segment(self, complete: Segment | None) -> None:
         """A segment was made; the one before it, if any, is complete."""
         if complete is not None:
-            self.complete[int(complete.first_position)] = complete.path
+            self.complete[int(complete.first_position)] = complete
         self.segments_made += 1
 
     def doubt(self, complete: list[Segment]) -> None:
@@ -54,7 +54,7 @@ class SyncState:
         """
         for segment in complete:
             if segment.first_position >= self.reached.segment:
-                self.complete[int(segment.first_position)] = segment.path
+                self.complete[int(segment.first_position)] = segment
         self.segments_made += 1
         self.failures += 1
         self.known_failures += 1
@@ -79,7 +79,7 @@ class SyncJob:
     write it tells to whoever syncs the file first, also through a descriptor that was opened later.
     """
 
-    def __init__(self, disk: Disk, directory: str, last: str, log: TopicLog, reached: Synced) -> None:
+    def __init__(self, disk: Disk, directory: str, last: Segment, log: TopicLog, reached: Synced) -> None:
         self._disk = disk
         self._directory = directory
         self._last = last
@@ -91,6 +91,7 @@ class SyncJob:
         self.segments_made = state.segments_made
         self.known_failures = state.known_failures
         self._again = state.known_failures != state.mended_failures  # write all that is not safe once more
+        self._short: list[tuple[Segment, int]] = []  # files that are not whole any more, and their sizes
         self._new_names = state.names_synced != state.segments_made
         self.error = ""
 
@@ -107,8 +108,9 @@ class SyncJob:
 
     def _run(self) -> None:
         try:
-            for path in [*self.complete.values(), self._last]:
-                self._sync(path)
+            for segment in self.complete.values():
+                self._sync(segment, segment.size)
+            self._sync(self._last, self.reached.offset)
             if self._new_names:
                 self._disk.sync_directory(self._directory)
                 self._disk.sync_directory(os.path.dirname(self._directory))
@@ -117,18 +119,20 @@ class SyncJob:
         except OSError as error:
             self.error = f"sync failed: {error.strerror}"
 
-    def _sync(self, path: str) -> None:
+    def _sync(self, segment: Segment, size: i64) -> None:
         try:
-            file = self._disk.open(path)
+            file = self._disk.open(segment.path)
         except FileNotFoundError:
-            return  # nobody needs it any more
+            self._short.append((segment, -1))  # or nobody needs it any more
+            return
         try:
             if self._log.closed:
                 return  # a file of this name may be one of a new topic by now
+            left = self._disk.size(file)
+            if left < size:
+                self._short.append((segment, left))
             if self._again:
-                self._write_again(
-                    file, int(self.reached.offset) if path == self._last else self._disk.size(file)
-                )
+                self._write_again(file, min(left, int(size)))
             self._disk.sync(file)
         finally:
             self._disk.close(file)
@@ -146,11 +150,25 @@ class SyncJob:
         return int(self.safe.offset)
 
     def finish(self) -> None:
-        """Let the log know how far it is safe, or that this is still to be done."""
+        """Let the log know how far it is safe, or that this is still to be done; and which files are not whole."""
+        for segment, size in self._short:
+            self._log.note_short(segment, size)
         if self.error:
             self._log.sync_failed()
         else:
             self._log.sync_state.succeed(self)
+
+
+def size_of(disk: Disk, path: str) -> int:
+    """Bytes in a file; -1 if it is gone. OSError."""
+    try:
+        file = disk.open(path)
+    except FileNotFoundError:
+        return -1
+    try:
+        return disk.size(file)
+    finally:
+        disk.close(file)
 
 
 class CheckpointJob:
@@ -166,6 +184,8 @@ class CheckpointJob:
         self._doomed = doomed
         self._sync = sync
         self.safe = bool(doomed)
+        self.watched: list[Segment] = []  # complete segments whose files are looked at on this occasion
+        self._short: list[tuple[Segment, int]] = []  # those that are not whole any more, and their sizes
         self._lock = Lock()
         self._cancelled = False
         self.error = ""
@@ -185,6 +205,7 @@ class CheckpointJob:
         with self._lock:
             if not self._cancelled:
                 self._run()
+                self._watch()
 
     def _run(self) -> None:
         if self._sync is not None and self._sync.error:
@@ -199,8 +220,19 @@ class CheckpointJob:
         except OSError as error:
             self.error = f"{self._path}: {error.strerror}"
 
+    def _watch(self) -> None:
+        try:
+            for segment in self.watched:
+                left = size_of(self._disk, segment.path)
+                if left < segment.size:
+                    self._short.append((segment, left))
+        except OSError:
+            return  # whoever reads will see what is wrong
+
     def finish(self) -> None:
-        """Let the log know how far it is safe, and what is still to be done."""
+        """Let the log know how far it is safe, what is still to be done, and which files are not whole."""
+        for segment, size in self._short:
+            self._log.note_short(segment, size)
         if self._sync is not None:
             self._sync.finish()
         if self.error:

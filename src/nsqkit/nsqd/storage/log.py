@@ -5,7 +5,8 @@ What is found at the start is looked through and repaired in opening.py.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from contextlib import suppress
+from typing import Final
 
 from mypy_extensions import i64
 
@@ -26,11 +27,10 @@ from nsqkit.nsqd.storage.segment import (
     file_header,
     is_ours,
 )
+from nsqkit.nsqd.storage.shared import LOSS, Shared
 from nsqkit.wire.message import NOWHERE
 
-if TYPE_CHECKING:
-    from nsqkit.nsqd.storage.shared import Shared
-
+WATCHED: Final = 16  # complete segments looked at with each checkpoint
 _WORTH: Final = 1 << 20  # see `_worth`
 _WORTH_ON_A_FULL_DISK: Final = 4096  # a new segment takes a block as well
 
@@ -53,6 +53,7 @@ class TopicLog(TopicStore):
         self._pending: list[Batch] = []
         self.closed = False  # for good; read in threads
         self._doomed: list[str] = []  # segments that nobody needs, and that could not be removed
+        self._watch: i64 = 0  # where `_watched` goes on
         self._copied = False  # there are carried batches that no checkpoint on the disk names
         self.sync_state = SyncState()
         self.sync_state.reached = opening.synced
@@ -140,7 +141,7 @@ class TopicLog(TopicStore):
     def _is_changed(self, segment: Segment) -> bool:
         """Open the last segment's file if need be. True: somebody removed it or cut it short, which is said.
 
-        It is looked at with the first write after each sync, so not in each turn.
+        The size is looked at before each write: what is written behind an end that was cut off would hide that.
         """
         if self._file < 0:
             try:
@@ -148,17 +149,34 @@ class TopicLog(TopicStore):
             except FileNotFoundError:
                 self._reader.note_gone(segment)
                 return True
-        elif self._must_roll or self in self._shared.unsynced:
+        elif self._must_roll:
             return False
-        if self._disk.links(self._file) == 0:
-            self._shared.damage(f"{segment.path}: somebody removed it; what only this file held is lost")
+        if self not in self._shared.unsynced and self._disk.links(self._file) == 0:
+            self._reader.note_gone(segment)
             return True
         size: i64 = self._disk.size(self._file)
         if size < segment.size:
-            self._shared.damage(f"{segment.path}: somebody cut it from {segment.size} to {size} bytes")
-            segment.size = size
+            self._shared.lose(segment, size, f"somebody cut it from {segment.size} to {size} bytes")
             return True
         return False
+
+    def _look_at_last(self) -> None:
+        """See whether the last segment's file is whole; one with nothing in it is looked at before it is written."""
+        if self._segments and self._segments[-1].size > FILE_HEADER and not self._must_roll:
+            with suppress(OSError):  # whoever writes will see what is wrong
+                self._shared.use(self)
+                self._must_roll = self._is_changed(self._segments[-1])
+
+    def note_short(self, segment: Segment, size: i64) -> None:
+        """A thread saw that only `size` bytes of a file are left, or that it is gone (-1)."""
+        if segment not in self._segments:
+            return  # nobody needed it any more
+        if size < 0:
+            self._reader.note_gone(segment)
+        else:
+            self._shared.lose(segment, size, f"somebody cut it from {segment.size} to {size} bytes")
+        if segment.harmed and segment is self._segments[-1]:
+            self._must_roll = True
 
     def _forget_last(self) -> None:
         """The last segment had nothing in it, and its name is wanted again."""
@@ -254,6 +272,7 @@ class TopicLog(TopicStore):
 
         Copies, and the checkpoint that names them, must be safe before their originals go.
         """
+        self._look_at_last()
         error = self._leave_segment(record)
         safe = self._copied or (len(self._segments) > 1 and self._segments[0].stop <= record.needed_from)
         sync = self.sync_job() if safe else None
@@ -265,9 +284,12 @@ class TopicLog(TopicStore):
                 gone = self._segments.pop(0)
                 self._reader.forget(gone)
                 doomed.append(gone.path)
+        if not any([segment.harmed for segment in self._segments]):
+            self._shared.health.clear(LOSS + self._directory)
         content = checkpoints.encode(record, self.sync_state.reached)
         job = CheckpointJob(self._disk, f"{self._directory}/{CHECKPOINT}", content, self, doomed, sync)
         job.safe = safe
+        job.watched = self._watched()
         job.error = error
         self._checkpoint_job = job
         self._shared.jobs.append(job)
@@ -280,7 +302,7 @@ class TopicLog(TopicStore):
         if not self._segments or record.needed_from < self._next:
             return ""
         last = self._segments[-1]
-        if last.size < self._worth():
+        if last.size < self._worth() and not last.harmed:
             return ""
         try:
             self._shared.use(self)
@@ -288,6 +310,15 @@ class TopicLog(TopicStore):
         except OSError as error:
             return f"{self._directory}: {error.strerror}"
         return ""
+
+    def _watched(self) -> list[Segment]:
+        """Complete segments whose files are looked at with this checkpoint: some, and others with the next."""
+        count = len(self._segments) - 1
+        if count <= 0:
+            return []
+        begin = self._watch % count
+        self._watch = begin + WATCHED
+        return self._segments[begin : min(begin + WATCHED, count)]
 
     def worth_leaving(self) -> bool:
         """Is the log so large that a checkpoint should soon see whether anybody needs it?"""
@@ -315,7 +346,7 @@ class TopicLog(TopicStore):
         if self.sync_state.covers(last.first_position, last.size):
             return None
         reached = checkpoints.Synced(last.first_position, last.size, last.stop)
-        return SyncJob(self._disk, self._directory, last.path, self, reached)
+        return SyncJob(self._disk, self._directory, last, self, reached)
 
     def sync_failed(self) -> None:
         """A sync job failed: what it had to do is to be done again."""
@@ -352,6 +383,7 @@ class TopicLog(TopicStore):
             self._checkpoint_job.cancel()
         self._close_files()
         self._segments.clear()
+        self._shared.health.clear(LOSS + self._directory)
         try:
             for name in self._disk.names(self._directory):
                 if is_ours(name):

@@ -12,7 +12,7 @@ from mypy_extensions import i64
 
 from nsqkit.nsqd.core.batch import Batch
 from nsqkit.nsqd.core.store import StoreError
-from nsqkit.nsqd.storage.segment import BATCH_HEADER, BATCH_MAGIC, FILE_HEADER, Segment, decode, whole_length
+from nsqkit.nsqd.storage.segment import BATCH_HEADER, BATCH_MAGIC, Segment, decode, whole_length
 from nsqkit.wire.message import NOWHERE
 
 if TYPE_CHECKING:
@@ -80,9 +80,13 @@ class LogReader:
 
     def note_gone(self, segment: Segment) -> None:
         """Somebody removed the file: there is nothing to be tried again."""
-        if segment.size > FILE_HEADER:
-            self._shared.damage(f"{segment.path}: it is gone, and what only this file held is lost")
-            segment.size = FILE_HEADER
+        self._shared.lose(segment, 0, "somebody removed it; what only this file held is lost")
+
+    def _note_short(self, segment: Segment, size: i64) -> None:
+        if self.opening:
+            segment.size = size
+        else:
+            self._shared.lose(segment, size, f"somebody cut it short at {size} bytes")
 
     def _segment_at(self, position: i64) -> int:
         low = 0
@@ -109,11 +113,7 @@ class LogReader:
                 block = self._disk.read(file, int(min(want, segment.size - offset)), int(offset))
                 begin = offset
                 if len(block) < BATCH_HEADER:
-                    if not self.opening:
-                        self._shared.damage(
-                            f"{segment.path}: somebody cut it short at {offset + len(block)} bytes"
-                        )
-                    segment.size = offset + len(block)
+                    self._note_short(segment, offset + len(block))
                     break
             length = whole_length(block, offset - begin)
             batch: Batch | None = None

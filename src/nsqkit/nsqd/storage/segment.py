@@ -133,6 +133,7 @@ class Segment:
         self.path = path
         self.first_position = first_position
         self.size = size  # bytes that hold whole batches (and the header)
+        self.harmed = False  # somebody took something of it while it was in use
         self.before: i64 = -1  # where the file before begins, as far as the header says
         self.stop: i64 = first_position  # behind the last position, once that is known
         self._positions: list[int] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -10,6 +11,7 @@ from mypy_extensions import i64
 from nsqkit.nsqd.core.health import Health
 from nsqkit.nsqd.core.store import StoreError
 from nsqkit.nsqd.storage.disk import Disk
+from nsqkit.nsqd.storage.segment import FILE_HEADER, Segment
 
 if TYPE_CHECKING:
     from nsqkit.nsqd.storage.jobs import CheckpointJob
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 FREE_SPACE: Final = "free space"  # cause of bad health: the reserve is touched
 DATA_PATH: Final = "data path"  # cause of bad health: it was removed, renamed or replaced
+LOSS: Final = "loss in "  # beginning of the causes of bad health of one log; its directory follows
 _GUARD_STEP: Final = 4_194_304  # bytes written between two looks at the free space
 
 
@@ -66,6 +69,18 @@ class Shared:
         """Tell a person what is lost or damaged, and count it."""
         self.damaged_count += 1
         self._alarm(line)
+
+    def lose(self, segment: Segment, size: i64, line: str) -> None:
+        """Somebody changed a segment's file, and `size` bytes are left. Health is bad as long as the log has it.
+
+        Of an empty one, or one of which that was said before, there is nothing to say.
+        """
+        if segment.size <= max(size, FILE_HEADER):
+            return
+        segment.size = max(size, FILE_HEADER)
+        segment.harmed = True
+        self.damage(f"{segment.path}: {line}")
+        self.health.set(LOSS + os.path.dirname(segment.path), f"{segment.path}: {line}")
 
     # -- the data path and its free space
 
