@@ -14,9 +14,15 @@ MOST_OF_PEER = 8000
 
 
 @pytest.fixture
-def registrations() -> Registrations:
+def later() -> list[None]:
+    """An entry for each time that something was left to be taken back."""
+    return []
+
+
+@pytest.fixture
+def registrations(later) -> Registrations:
     """An empty database with the default times."""
-    return Registrations(INACTIVE_AFTER, TOMBSTONE_LIFETIME, MOST, MOST_OF_PEER)
+    return Registrations(INACTIVE_AFTER, TOMBSTONE_LIFETIME, MOST, MOST_OF_PEER, lambda: later.append(None))
 
 
 @pytest.fixture

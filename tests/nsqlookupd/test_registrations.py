@@ -160,7 +160,7 @@ def test_lost_connection(registrations, join):
     assert [] == found(registrations, "mine")
     assert ["c"] == channels(registrations, "t")
     assert [two] == nodes(registrations, NOW)
-    assert (set(), {}) == (one.channels, one.producers)
+    assert ({}, 0) == (one.producers, one.entries)
 
 
 def test_gap_in_the_middle(registrations, join):
@@ -590,10 +590,11 @@ def check(registrations: Registrations) -> None:
         for name, producer in peer.producers.items():
             assert (name, peer) == (producer.topic.name, producer.peer)
             assert registrations._topics[name] is producer.topic
-        for channel in peer.channels:
-            assert channel.topic.channels[channel.name] is channel
-            assert peer.producers[channel.topic.name].topic is channel.topic
-            having[channel] += 1
+            for channel in producer.channels:
+                assert channel.topic is producer.topic
+                assert producer.topic.channels[channel.name] is channel
+                having[channel] += 1
+        assert peer.entries == sum(1 + len(producer.channels) for producer in peer.producers.values())
     for name, topic in registrations._topics.items():
         assert name == topic.name
         for index, producer in enumerate(topic.producers):
@@ -604,6 +605,8 @@ def check(registrations: Registrations) -> None:
             assert having[channel] == channel.producers
     channels = [channel for topic in registrations._topics.values() for channel in topic.channels.values()]
     assert len(registrations._topics) + len(channels) == registrations._names
+    assert set(registrations._abandoned) <= {*registrations._topics.values(), *channels}
+    assert not registrations._parts
     had = sum(channel.producers for channel in channels)
     assert (
         had + sum(len(topic.producers) for topic in registrations._topics.values()) == registrations._entries
@@ -679,7 +682,15 @@ def test_garbage_collector_is_spared(registrations, join):
         gc.unfreeze()
 
 
-def test_peer_with_much_leaves_in_portions(registrations, join):
+def portions(registrations: Registrations, now: int = NOW) -> int:
+    """Take back everything; in how many portions."""
+    count = 1
+    while registrations.take_back(now):
+        count += 1
+    return count
+
+
+def test_peer_with_much_leaves_in_portions(registrations, join, later):
     """It is seen no more at once, and what it had is taken back bit by bit."""
     peer, other = join("a"), join("b")
     for number in range(2 * PORTION):
@@ -687,12 +698,62 @@ def test_peer_with_much_leaves_in_portions(registrations, join):
     registrations.register(other, "t", "mine")
     topic = registrations.topics(NOW)["t"]
 
-    assert registrations.leave(peer, NOW)
+    registrations.leave(peer, NOW)
 
+    assert [None] == later
     assert [other] == find(registrations, topic, NOW) == nodes(registrations, NOW)
-    portions = 1
-    while registrations.take_back(NOW):
-        portions += 1
-    assert 2 == portions
+    assert 2 == portions(registrations)
     assert [other] == [producer.peer for producer in topic.producers]
-    assert ["mine"] == [*registrations.topics(NOW + INACTIVE_AFTER)["t"].channels]
+    check(registrations)
+    portions(registrations, NOW + INACTIVE_AFTER)
+    assert ["mine"] == [*topic.channels]
+    check(registrations)
+
+
+def test_topic_with_much_is_unregistered_in_portions(registrations, join, later):
+    """Its producer is seen no more at once and may register again; what it had is taken back bit by bit."""
+    peer = join("a")
+    for number in range(2 * PORTION):
+        registrations.register(peer, "t", f"c{number}#ephemeral")
+    registrations.create_channel("t", "made")
+
+    registrations.unregister(peer, "t", "")
+
+    assert [None] == later
+    assert (0, [], []) == (peer.entries, found(registrations, "t"), topics_of(registrations, peer, NOW)[0])
+    registrations.register(peer, "t", "c7#ephemeral")
+    portions(registrations)
+    assert ["c7#ephemeral", "made"] == channels(registrations, "t")
+    check(registrations)
+
+
+def test_topic_with_much_is_deleted_in_portions(registrations, join, later):
+    """It is known no more at once and may be made again; what was known of it is taken apart bit by bit."""
+    peers = [join(name) for name in "abcd"]
+    for peer in peers:
+        for number in range(PORTION):
+            registrations.register(peer, "t", f"c{number}#ephemeral")
+    registrations.leave(peers.pop(), NOW)
+
+    registrations.delete_topic("t")
+
+    assert later
+    assert [0, 0, 0] == [peer.entries for peer in peers]
+    assert found(registrations, "t") is None
+    registrations.register(peers[0], "t", "c7#ephemeral")
+    portions(registrations)
+    assert (["a:50000"], ["c7#ephemeral"]) == (found(registrations, "t"), channels(registrations, "t"))
+    check(registrations)
+
+
+def test_what_is_forgotten_is_not_abandoned(registrations, join):
+    """A name that was abandoned and goes in another way is kept nowhere: who makes and drops names gathers nothing."""
+    for number in range(3):
+        lost, back = join("a"), join("b")
+        registrations.register(lost, f"t{number}#ephemeral", "c#ephemeral")
+        registrations.leave(lost, NOW)
+        registrations.register(back, f"t{number}#ephemeral", "c#ephemeral")
+        registrations.unregister(back, f"t{number}#ephemeral", "")
+
+    assert {} == registrations._abandoned
+    assert {} == registrations.topics(NOW)

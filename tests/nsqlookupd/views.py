@@ -27,5 +27,5 @@ def everything(registrations: Registrations, now: int) -> Iterator[tuple[str, li
     for topic in registrations.topics(now).values():
         yield f"topic:{topic.name}:", [(p.peer, p.tombstoned_at) for p in topic.producers]
         for channel in topic.channels.values():
-            having = [(p.peer, NEVER) for p in topic.producers if channel in p.peer.channels]
+            having = [(p.peer, NEVER) for p in topic.producers if channel in p.channels]
             yield f"channel:{topic.name}:{channel.name}", having

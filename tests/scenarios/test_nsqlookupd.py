@@ -453,9 +453,9 @@ def test_everything_at_once(run):
                     assert b"OK" == await nsqd.reply()
                 topic = lookupd.registrations.topics(0)["t"]
                 assert 5000 == sum(channel.producers for channel in topic.channels.values())
-            while topic.producers:  # noqa: ASYNC110 - nothing tells when
+            while any(channel.producers for channel in topic.channels.values()):  # noqa: ASYNC110 - nothing tells when
                 await asyncio.sleep(0)
-            assert 0 == sum(channel.producers for channel in topic.channels.values())
+            assert [] == topic.producers
 
     run(scenario())
 

@@ -111,7 +111,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - asyncio's interface
         """The connection is gone."""
         self._deadline.cancel()
-        self._leave()
+        self._session.gone(self._now())
         self._connections.discard(self)
         self._log.info(f"PROTOCOL(V1): [{self._address}] exiting ioloop")
 
@@ -121,20 +121,11 @@ class Connection(asyncio.Protocol):
 
     def _hang_up(self) -> None:
         """Close after the error was sent. Closing with unread bytes would take it from the client."""
-        self._leave()
+        self._session.gone(self._now())
         self._deadline.cancel()
         self._transport.write_eof()
         self._transport.resume_reading()
         self._deadline = asyncio.get_running_loop().call_later(LINGER_S, self.abort)
-
-    def _leave(self) -> None:
-        if self._session.gone(self._now()):
-            asyncio.get_running_loop().call_soon(self._take_back)
-
-    def _take_back(self) -> None:
-        """Take back another portion of what this client, or another that has gone, had registered."""
-        if self._registrations.take_back(self._now()):
-            asyncio.get_running_loop().call_soon(self._take_back)
 
     def _give_up(self) -> None:
         self._log.info(f"CLIENT({self._address}): no IDENTIFY within {self._handshake_s:g} s")

@@ -40,7 +40,9 @@ class Nsqlookupd:
             int(self.options.tombstone_lifetime),
             self.options.max_registrations,
             self.options.max_registrations_per_nsqd,
+            self._take_back_soon,
         )
+        self._taking_back: asyncio.Handle | None = None
         self.tcp_port = 0
         self.http_port = 0
         self._connections: set[Connection] = set()
@@ -118,6 +120,15 @@ class Nsqlookupd:
             self._server.close()
         for listener in self._listeners:  # after the servers: asyncio's want them open to be closed
             listener.close()
+
+    def _take_back_soon(self) -> None:
+        """Take back another portion of what is to go, after the others had their turn."""
+        if self._taking_back is None:
+            self._taking_back = asyncio.get_running_loop().call_soon(self._take_back)
+
+    def _take_back(self) -> None:
+        self._taking_back = None
+        self.registrations.take_back(self.now())
 
     async def wait(self) -> None:
         """Return when the daemon was stopped."""

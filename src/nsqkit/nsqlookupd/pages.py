@@ -90,7 +90,7 @@ def debug_page(registrations: Registrations, now: int) -> Pieces:
         for channel in list(topic.channels.values()):
             heading = b',"channel:%b:%b":[' % (topic.name.encode(), channel.name.encode())
             for piece in _joined(
-                entry(one.peer, NEVER) if channel in one.peer.channels else b"" for one in producers
+                entry(one.peer, NEVER) if channel in one.channels else b"" for one in producers
             ):
                 yield heading + piece if piece else b""
                 heading = b"" if piece else heading

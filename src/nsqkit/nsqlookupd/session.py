@@ -86,11 +86,12 @@ class Session:
         self.closed = True
         return b""
 
-    def gone(self, now: int) -> bool:
-        """The connection is gone. True if registrations are left that are to be taken back."""
+    def gone(self, now: int) -> None:
+        """The connection is gone."""
         self.closed = True
         peer, self.peer = self.peer, None
-        return peer is not None and self._registrations.leave(peer, now)
+        if peer is not None:
+            self._registrations.leave(peer, now)
 
     def _refuse(self, error: Refused) -> bytes:
         self.closed = True

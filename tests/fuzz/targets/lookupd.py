@@ -82,7 +82,8 @@ def _check(registrations: Registrations) -> None:
             assert producer.peer.producers[topic.name] is producer
         for channel in topic.channels.values():
             assert valid_name(channel.name)
-            assert channel.producers == sum(channel in peer.channels for peer in peers)
+            assert channel.producers == sum(channel in producer.channels for producer in topic.producers)
     for peer in peers:
-        for channel in peer.channels:
-            assert channel.topic.name in peer.producers, "a channel without its topic"
+        assert peer.entries == sum(1 + len(producer.channels) for producer in peer.producers.values())
+        for producer in peer.producers.values():
+            assert all(channel.topic is producer.topic for channel in producer.channels)
