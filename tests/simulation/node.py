@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 from nsqkit.log import Level, Log
 from nsqkit.nsqd.connection import Connection
-from nsqkit.nsqd.core.channel import Channel
 from nsqkit.nsqd.daemon import Nsqd
 from nsqkit.nsqd.durability import Durability
 from nsqkit.nsqd.options import NsqdOptions
 from nsqkit.nsqd.turns import Turns
 from nsqkit.options.duration import Duration
-from nsqkit.wire.message import NOWHERE, Message
 from tests.simulation.disk import ROOT
 
 
@@ -61,25 +58,6 @@ class Process(Nsqd):
     def check(self) -> None:
         """Assert the invariants of channels and memory, and that no position is in two places."""
         self.broker.check()
-        for topic in self.broker.topics.values():
-            for channel in topic.channels.values():
-                _check_positions(channel)
-
-
-def _check_positions(channel: Channel) -> None:
-    queue = channel.queue
-    held: list[tuple[int, int]] = []
-    singles = channel.flying() + queue.matured() + [entry[2] for entry in channel.deferred]
-    for item in queue.in_memory():
-        if isinstance(item, Message):
-            singles.append(item)
-        elif item.first_position != NOWHERE:
-            held.append((item.first_position, item.first_position + item.count))
-    held += [(m.position, m.position + 1) for m in singles if m.position != NOWHERE]
-    held += [(extent.start, extent.stop) for extent in queue.extents()]
-    held.sort()
-    for (_, stop), (start, _) in pairwise(held):
-        assert stop <= start, f"{channel.topic.name}:{channel.name}: position {start} is in two places"
 
 
 def options_of(config: dict[str, Any]) -> NsqdOptions:

@@ -10,19 +10,24 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from nsqkit.log import Log
 from nsqkit.nsqd.core.broker import JOURNAL, Broker
 from nsqkit.nsqd.core.health import READING, WRITING
-from nsqkit.nsqd.core.ledger import carry_forward, record, save_memory
-from nsqkit.nsqd.core.store import JournalEntry, StoreError
+from nsqkit.nsqd.core.ledger import carry_forward, record, save_memory, stuck
+from nsqkit.nsqd.core.owed import TopicOwed
+from nsqkit.nsqd.core.store import JournalEntry, StoreError, TopicRecord, TopicStore
 from nsqkit.nsqd.core.topic import Topic
 from nsqkit.nsqd.durability import Durability
 from nsqkit.nsqd.machine import Machine
 from nsqkit.nsqd.options import NsqdOptions
+from nsqkit.nsqd.storage.disk import pause
 from nsqkit.nsqd.storage.files import FileStorage
 from nsqkit.options.duration import SECOND
+from nsqkit.wire.message import Message
+
+Checkpoint = tuple[Topic, TopicRecord, list[Message]]  # and what keeps its oldest segment alive
 
 LOOK_AGAIN_S: Final = 1.0  # between two looks at the disk while something is wrong, or is written
 SHARE: Final = 20  # checkpoints may take one part in so many of the time
@@ -70,7 +75,9 @@ class Housekeeping:
         self._checkpoints = machine.executor("nsqd-checkpoint")  # which must not wait for a slow sync
         self._committing: asyncio.Future[str] | None = None
         self._syncing: asyncio.Future[None] | None = None
-        self._checkpointing: asyncio.Future[None] | None = None
+        self._checkpointing: asyncio.Future[Any] | None = None
+        self._written: list[Checkpoint] = []  # to be given to the logs
+        self._took = 0.0  # seconds of CPU that the checkpoints under way took so far
         self._sync_timer: asyncio.TimerHandle | None = None
         self._checkpoint_timer: asyncio.TimerHandle | None = None
         self._health_timer: asyncio.TimerHandle | None = None
@@ -190,26 +197,63 @@ class Housekeeping:
     # -- checkpoints
 
     def _checkpoint(self) -> None:
+        """Look at what the topics owe; a thread writes it down."""
         self._checkpoint_timer = None
         began = self._cpu_time()
-        topics = self._write_down()
-        took = self._cpu_time() - began
-        jobs = self._storage.take_jobs()
-        self._checkpointing = self._loop.run_in_executor(self._checkpoints, _run_all, jobs)
-        self._checkpointing.add_done_callback(lambda _: self._checkpointed(jobs, topics, took))
+        owed = self._look_at_owed()
+        self._took = self._cpu_time() - began
+        self._checkpointing = self._loop.run_in_executor(self._checkpoints, self._write_down, owed)
+        self._checkpointing.add_done_callback(self._written_down)
 
-    def _checkpointed(self, jobs: Sequence[Job], topics: Sequence[Topic], took: float) -> None:
-        self._checkpointing = None
+    def _write_down(self, owed: list[TopicOwed]) -> tuple[list[Checkpoint], float]:
+        """In the thread; returns the seconds of CPU that it took as well."""
+        began = self._cpu_time()
+        written: list[Checkpoint] = []
+        while owed:
+            one = owed.pop()  # so that it is let go here
+            left = [] if one.oldest is None else stuck(one, one.oldest, pause)
+            written.append((one.topic, record(one, pause), left))
+        return written, self._cpu_time() - began
+
+    def _written_down(self, done: asyncio.Future[tuple[list[Checkpoint], float]]) -> None:
+        self._written, took = done.result()
+        self._took += took
+        self._keep_checkpoints()
+
+    def _keep_checkpoints(self) -> None:
+        """Give the logs what was written down, as much as there is time for, and have it put on the disk."""
+        began = self._cpu_time()
+        end = began + BUDGET_S
+        topics: list[Topic] = []
+        while self._written and self._cpu_time() < end:
+            topic, written, left = self._written.pop()
+            if topic.store is not None and not topic.deleted:
+                topics.append(topic)
+                topic.store.checkpoint(written)
+                if left:
+                    self._carry(topic, topic.store, left)
+        jobs = self._storage.take_jobs()
+        self._took += self._cpu_time() - began
+        self._checkpointing = self._loop.run_in_executor(self._checkpoints, _run_all, jobs)
+        self._checkpointing.add_done_callback(lambda _: self._checkpointed(jobs, topics))
+
+    def _checkpointed(self, jobs: Sequence[Job], topics: Sequence[Topic]) -> None:
         self._finish("checkpointing", jobs)
         if any(job.error for job in jobs):
             for topic in topics:
                 topic.note_change()  # try again, even if nothing happens to the topic
-        rest = took * SHARE
+        self._checkpointing = None
+        if self._stopping:
+            return
+        if self._written:
+            self._keep_checkpoints()
+            return
+        rest = self._took * SHARE
         if not self._late:
             rest -= self._checkpoint_pause
-        if rest > 0 and not self._stopping:
+        if rest > 0:
             self._checkpoint_timer = self._loop.call_later(rest, self._checkpoint)
-        elif not self._stopping:
+        else:
             self.after_turn()
 
     def _give_back(self) -> None:
@@ -218,13 +262,13 @@ class Housekeeping:
             if topic.store is not None and topic.store.worth_leaving():
                 topic.note_change()
 
-    def _write_down(self) -> list[Topic]:
-        """Note checkpoints of the topics that changed, as many as there is time for; the others have the next turn."""
+    def _look_at_owed(self) -> list[TopicOwed]:
+        """What topics owe that changed, as many as there is time for; the others have the next turn."""
         broker = self._broker
         dirty, broker.dirty = broker.dirty, []
         saved = broker.changes.saved
         end = self._cpu_time() + BUDGET_S
-        written: list[Topic] = []
+        owed: list[TopicOwed] = []
         self._late = False
         for number, topic in enumerate(dirty):
             if self._cpu_time() > end:
@@ -237,20 +281,16 @@ class Housekeeping:
             if topic.changed > saved:
                 topic.note_change()  # what it gave to a channel that a start does not know yet would be lost
                 continue
-            self._carry(topic)
-            topic.store.checkpoint(record(topic, topic.store))
-            written.append(topic)
-        return written
+            owed.append(TopicOwed(topic, topic.store))
+        return owed
 
-    def _carry(self, topic: Topic) -> None:
-        assert topic.store is not None
+    def _carry(self, topic: Topic, store: TopicStore, left: list[Message]) -> None:
         error = ""
         try:
-            self.carried_count += carry_forward(topic, topic.store)
+            self.carried_count += carry_forward(left, store)
         except StoreError as failure:
             error = str(failure)
-        if error:
-            topic.note_change()  # try again
+        topic.note_change()  # the copies are to be named, and the others to be copied
         self._complain(f"copying leftovers of {topic.name}", error)
 
     # -- both
@@ -302,7 +342,7 @@ class Housekeeping:
         # Syncs first, so that the checkpoints name them and the next start is quick.
         errors += self._run_together(self._storage.sync_jobs())
         for topic, store in logs:
-            store.checkpoint(record(topic, store))
+            store.checkpoint(record(TopicOwed(topic, store)))
         errors += self._run_together(self._storage.take_jobs())
         for _, store in logs:
             errors.append(_attempt(store.close))

@@ -5,7 +5,6 @@ topic's store in memory that can be told to fail. `flavour` says what is under t
 the durability modes; most tests run in all four.
 """
 
-import copy
 import json
 import random
 import struct
@@ -17,7 +16,8 @@ import pytest
 from nsqkit.nsqd.core.batch import KEPT, Batch, Publisher
 from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.core.channel import Channel
-from nsqkit.nsqd.core.ledger import carry_forward, record, save_memory
+from nsqkit.nsqd.core.ledger import carry_forward, record, save_memory, stuck
+from nsqkit.nsqd.core.owed import TopicOwed
 from nsqkit.nsqd.core.session import Outlet, Session
 from nsqkit.nsqd.core.settings import SECOND, Settings
 from nsqkit.nsqd.core.store import Extent, Storage, StoreError, TopicRecord, TopicStore
@@ -419,12 +419,15 @@ class Node:
         for topic in self.broker.topics.values():
             topic.dirty = False
             if topic.store is not None:
-                topic.store.checkpoint(copy.copy(record(topic, topic.store)))
+                topic.store.checkpoint(record(TopicOwed(topic, topic.store)))
 
     def carry_forward(self, name: str) -> bool:
         """Copy what keeps the oldest segment of a topic's log."""
         topic = self.topic(name)
-        return topic.store is not None and carry_forward(topic, topic.store)
+        assert topic.store is not None
+        owed = TopicOwed(topic, topic.store)
+        left = [] if owed.oldest is None else stuck(owed, owed.oldest)
+        return bool(left) and carry_forward(left, topic.store) > 0
 
     def stop(self) -> None:
         """What a clean exit does to the logs."""

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from nsqkit.nsqd.core.ledger import carry_forward, record, save_memory
+from nsqkit.nsqd.core.ledger import record, save_memory
+from nsqkit.nsqd.core.owed import TopicOwed
 from nsqkit.nsqd.core.store import ChannelRecord, StoreError
 
 SECOND = 1_000_000_000
@@ -68,7 +69,7 @@ def test_record(node, publish, clock):
     consumer.ready(0).finish(finished.id).requeue(requeued.id, 5000)
     topic = node.topic("t")
 
-    written = record(topic, topic.store)
+    written = record(TopicOwed(topic, topic.store))
 
     waiting, owed = written.channels
     assert (7, 1, "", "c") == (written.end, written.needed_from, waiting.name, owed.name)
@@ -84,7 +85,7 @@ def test_record_of_a_topic_without_channels(node, publish, settings):
     publish("t", *numbers(3))
     topic = node.topic("t")
 
-    (waiting,) = record(topic, topic.store).channels
+    (waiting,) = record(TopicOwed(topic, topic.store)).channels
 
     assert [(0, 5)] == extents(waiting)[0]
 
@@ -96,7 +97,7 @@ def test_ephemeral_channels_are_not_written_down(node, publish):
     publish("t", b"x")
     topic = node.topic("t")
 
-    written = record(topic, topic.store)
+    written = record(TopicOwed(topic, topic.store))
 
     assert [""] == [owed.name for owed in written.channels]
     assert 0 == written.needed_from
@@ -393,7 +394,7 @@ def test_what_could_not_be_saved_has_no_place_in_the_log(node, publish):
 
     with pytest.raises(StoreError, match="disk full"):
         save_memory(topic, topic.store)
-    written = record(topic, topic.store)
+    written = record(TopicOwed(topic, topic.store))
 
     assert [([], [], [])] == [(c.ready, c.deferred, c.leftovers) for c in written.channels if c.name]
     assert 0 == written.end
@@ -469,9 +470,8 @@ def test_carry_forward(node, publish, clock):
     consumer.finish(*[delivery.id for delivery in delivered if delivery is not delivered[7]])
     theirs = other.deliveries()
     other.finish(*[delivery.id for delivery in theirs if delivery is not theirs[7]])
-    topic = node.topic("t")
 
-    assert carry_forward(topic, topic.store)
+    assert node.carry_forward("t")
 
     assert [(1, True)] == [(batch.count, batch.carried) for batch in node.log("t").batches[3:]]
     node.checkpoint()
@@ -502,9 +502,8 @@ def test_killed_behind_carrying_forward(node, publish):
     delivered = consumer.deliveries()
     consumer.finish(*[delivery.id for delivery in delivered[1:]])
     node.checkpoint()
-    topic = node.topic("t")
 
-    assert carry_forward(topic, topic.store)
+    assert node.carry_forward("t")
     node.restart()
 
     assert [(b"0", 2)] == drained(node)
@@ -517,11 +516,10 @@ def test_many_old_messages_are_not_carried(node, publish):
     node.log("t").segment = 100
     publish("t", *numbers(100))
     publish("t", *numbers(100))
-    topic = node.topic("t")
-    assert not carry_forward(topic, topic.store)
+    assert not node.carry_forward("t")
     consumer.finish(*[delivery.id for delivery in consumer.deliveries()[13:]])
 
-    assert not carry_forward(topic, topic.store)
+    assert not node.carry_forward("t")
     node.channel("t", "untried")
     assert 2 == len(node.log("t").batches)
 
@@ -534,9 +532,8 @@ def test_untried_messages_are_not_carried(node, publish):
     publish("t", *numbers(200))
     consumer = node.client().subscribe("t", "c").ready(95)
     consumer.ready(0).finish(*[delivery.id for delivery in consumer.deliveries()])
-    topic = node.topic("t")
 
-    assert not carry_forward(topic, topic.store)
+    assert not node.carry_forward("t")
 
 
 @stored
@@ -547,11 +544,10 @@ def test_carrying_forward_fails(node, publish):
     publish("t", *numbers(100))
     publish("t", *numbers(100))
     consumer.finish(*[delivery.id for delivery in consumer.deliveries()[1:]])
-    topic = node.topic("t")
     node.log("t").failure = "disk full"
 
     with pytest.raises(StoreError, match="disk full"):
-        carry_forward(topic, topic.store)
+        node.carry_forward("t")
     node.log("t").failure = ""
     node.checkpoint()
     node.restart()

@@ -14,6 +14,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from nsqkit.nsqd.core.ledger import carry_forward, record, stuck
+from nsqkit.nsqd.core.owed import TopicOwed
+
 SECOND = 1_000_000_000
 CHANNELS = ("one", "two")
 START = 2_000_000  # ns that no start of a process is quicker than
@@ -22,7 +25,7 @@ channels = st.sampled_from(CHANNELS)
 picks = st.integers(0, 20)
 
 
-class Owed:
+class Fate:
     """What is known of one message in one channel."""
 
     def __init__(self, due: int) -> None:
@@ -51,12 +54,13 @@ class History(RuleBasedStateMachine):
             self.node.log("t").segment = segment
         self.published = 0
         self.waiting: dict[bytes, int] = {}  # due, by body
-        self.channels: dict[str, dict[bytes, Owed]] = {}
+        self.channels: dict[str, dict[bytes, Fate]] = {}
         self.paused = False
         self.consumers: list[tuple[str, Any]] = []
         self.channel_of: dict[Any, str] = {}
         self.in_hand: list[tuple[Any, str, Any]] = []  # consumer, channel, delivery
         self.killed = False
+        self.owed: TopicOwed | None = None  # a checkpoint that was begun
 
     # -- what is published
 
@@ -66,7 +70,7 @@ class History(RuleBasedStateMachine):
             self.waiting[body] = due
         for owed in self.channels.values():
             if not self.paused:
-                owed[body] = Owed(due)
+                owed[body] = Fate(due)
 
     @rule(count=st.integers(1, 6), delay=st.sampled_from([0, 0, 0, 1, 30, 200]))
     def publish(self, count: int, delay: int) -> None:
@@ -113,7 +117,7 @@ class History(RuleBasedStateMachine):
             for owed in self.channels.values():
                 for message in owed.values():
                     message.in_topic = False
-                owed.update({body: Owed(due) for body, due in self.waiting.items()})
+                owed.update({body: Fate(due) for body, due in self.waiting.items()})
             self.waiting = {}
 
     @precondition(lambda self: self.consumers)
@@ -211,12 +215,21 @@ class History(RuleBasedStateMachine):
     # -- restarts
 
     @precondition(lambda self: self.node.storage is not None)
+    @rule()
+    def look_at_owed(self) -> None:
+        """Begin a checkpoint, which is written down later."""
+        self.owed = TopicOwed(self.node.topic("t"), self.node.log("t"))
+
+    @precondition(lambda self: self.node.storage is not None)
     @rule(carry=st.booleans())
     def checkpoint(self, carry: bool) -> None:
-        """Write down what is owed, and maybe carry old messages forward before."""
-        if carry and not self.node.log("t").read_failure:
-            self.node.carry_forward("t")
-        self.node.checkpoint()
+        """Write down what is owed, or was owed a while ago, and maybe carry old messages forward after it."""
+        log = self.node.log("t")
+        owed, self.owed = self.owed or TopicOwed(self.node.topic("t"), log), None
+        left = [] if owed.oldest is None else stuck(owed, owed.oldest)
+        log.checkpoint(record(owed))
+        if carry and not log.read_failure:
+            carry_forward(left, log)
 
     @precondition(lambda self: self.node.storage is not None)
     @rule(seconds=st.sampled_from([0, 0, 45]))
@@ -225,6 +238,7 @@ class History(RuleBasedStateMachine):
         self.node.stop()
         self.node.clock.now += seconds * SECOND
         self.node.restart()
+        self.owed = None
         self.consumers, self.in_hand = [], []
 
     @precondition(lambda self: self.node.flavour in ("os", "fsync"))
@@ -233,6 +247,7 @@ class History(RuleBasedStateMachine):
         """No clean exit: second deliveries are allowed, losses are not."""
         self.node.clock.now += START  # without it ids of messages that can't be read now might be given again
         self.node.restart()
+        self.owed = None
         self.consumers, self.in_hand = [], []
         self.killed = True
         for owed in self.channels.values():
@@ -250,7 +265,7 @@ class History(RuleBasedStateMachine):
             channel = self.channel_of[consumer]
             message = self.channels[channel].get(delivery.body)
             if self.killed and message is None:
-                message = self.channels[channel][delivery.body] = Owed(0)
+                message = self.channels[channel][delivery.body] = Fate(0)
             assert message is not None, f"{delivery.body!r} was never given to {channel}"
             assert self.killed or not message.done, f"{delivery.body!r} came again after its end"
             assert message.due <= now, f"{delivery.body!r} came early"

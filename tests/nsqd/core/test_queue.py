@@ -254,7 +254,7 @@ def test_matured(new_log):
 
     queue.put_matured(message)
 
-    assert [message] == queue.matured()
+    assert [message] == queue.owed().matured
     assert 4 == queue.depth()
     first = take(queue)
     assert first is message
@@ -364,7 +364,7 @@ def test_clear(new_log):
     assert 2 == len(queue.clear())  # the batch in use, and the matured one
 
     assert [] == drain(queue)
-    assert ([], [], []) == (queue.in_memory(), queue.extents(), queue.matured())
+    assert ([], [], []) == (queue.in_memory(), queue.extents(), queue.owed().matured)
 
 
 def test_in_memory(new_log):

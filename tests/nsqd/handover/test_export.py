@@ -13,6 +13,7 @@ from nsqkit.nsqd.core.batch import Batch
 from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.core.channel import Channel
 from nsqkit.nsqd.core.ledger import record, save_memory
+from nsqkit.nsqd.core.owed import TopicOwed
 from nsqkit.nsqd.core.settings import SECOND, Settings
 from nsqkit.nsqd.datapath import DataPathLock, topic_directory
 from nsqkit.nsqd.durability import Durability
@@ -80,7 +81,7 @@ class Node:
             if self.broker.settings.durability == Durability.MEMORY:
                 save_memory(topic, topic.store)
             if checkpoint:
-                topic.store.checkpoint(record(topic, topic.store))
+                topic.store.checkpoint(record(TopicOwed(topic, topic.store)))
         for job in self.storage.take_jobs():
             job.run()
         metadata.save(Disk(), self.path, metadata.Metadata(topics))

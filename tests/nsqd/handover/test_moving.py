@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from nsqkit.log import Log
 from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.core.ledger import record
+from nsqkit.nsqd.core.owed import TopicOwed
 from nsqkit.nsqd.core.session import Outlet, Session
 from nsqkit.nsqd.core.settings import SECOND, Settings
 from nsqkit.nsqd.core.store import StoreError
@@ -150,7 +151,7 @@ def test_it_survives_a_kill(node, when):
     if when == "after delivery":
         node.drain("t", "d")
         topic = node.broker.topics["t"]
-        topic.store.checkpoint(record(topic, topic.store))
+        topic.store.checkpoint(record(TopicOwed(topic, topic.store)))
         for job in node.storage.take_jobs():
             job.run()
 

@@ -15,7 +15,8 @@ import pytest
 from nsqkit.nsqd.core.batch import Batch
 from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.core.channel import Channel
-from nsqkit.nsqd.core.ledger import carry_forward, record, save_memory
+from nsqkit.nsqd.core.ledger import carry_forward, record, save_memory, stuck
+from nsqkit.nsqd.core.owed import TopicOwed
 from nsqkit.nsqd.core.session import Outlet, Session
 from nsqkit.nsqd.core.settings import SECOND, Settings
 from nsqkit.nsqd.core.store import StoreError
@@ -522,8 +523,12 @@ class Life:
         for topic in dirty:
             topic.dirty = False
             if topic.store is not None and not topic.deleted:
-                carry_forward(topic, topic.store)
-                topic.store.checkpoint(record(topic, topic.store))
+                owed = TopicOwed(topic, topic.store)
+                left = [] if owed.oldest is None else stuck(owed, owed.oldest)
+                topic.store.checkpoint(record(owed))
+                if left:
+                    topic.note_change()
+                    carry_forward(left, topic.store)
         errors = self.home.run_jobs()
         if errors:
             for topic in dirty:
@@ -538,7 +543,7 @@ class Life:
             assert topic.store is not None
             if self.settings.durability == Durability.MEMORY:
                 save_memory(topic, topic.store)
-            topic.store.checkpoint(record(topic, topic.store))
+            topic.store.checkpoint(record(TopicOwed(topic, topic.store)))
         assert [] == self.home.run_jobs()
         for topic in self.broker.topics.values():
             assert topic.store is not None

@@ -281,8 +281,9 @@ class TestCheckpointJob:
     """One checkpoint of one log."""
 
     def make(self, home, log, *, doomed=(), sync=None) -> CheckpointJob:
-        """A job that writes `content`."""
-        return CheckpointJob(home.disk, f"{home.disk.root}/t/checkpoint", b"content", log, list(doomed), sync)
+        """A job that writes a checkpoint."""
+        path = f"{home.disk.root}/t/checkpoint"
+        return CheckpointJob(home.disk, path, TopicRecord(), log, list(doomed), sync)
 
     def test_order(self, home, log):
         """Sync, checkpoint, and only then the files that it does without."""

@@ -394,11 +394,11 @@ class TestHousekeeping:
         async def scenario(keeper):
             keeper.publish("t", b"one")
             keeper.broker.topics["t"].channel("new", 1)
-            assert [] == keeper.keeping._write_down()
+            assert [] == [one.topic for one in keeper.keeping._look_at_owed()]
             assert [keeper.broker.topics["t"]] == keeper.broker.dirty
 
             keeper.broker.changes.finish(keeper.broker.changes.count, "")
-            assert [keeper.broker.topics["t"]] == keeper.keeping._write_down()
+            assert [keeper.broker.topics["t"]] == [one.topic for one in keeper.keeping._look_at_owed()]
 
         run(scenario)
 

@@ -27,6 +27,7 @@ from nsqkit.wire.message import NOWHERE, write_message
 
 if TYPE_CHECKING:
     from nsqkit.nsqd.core.batch import Batch
+    from nsqkit.nsqd.core.owed import Owed
     from nsqkit.nsqd.core.quantile import LatencyWindow
     from nsqkit.nsqd.core.subscriber import Subscriber
     from nsqkit.nsqd.core.topic import Topic
@@ -438,14 +439,25 @@ class Channel(Alarm):
             if subscriber.session is not None:
                 subscriber.session.hang_up()
 
-    def flying(self) -> list[Message]:
-        """Everything in flight, to consumers present and gone."""
-        return [m for s in self.subscribers + self.departed for m in s.in_flight.values()]
+    # -- all of it
+
+    def owed(self) -> Owed:
+        """Everything that this channel owes now."""
+        owed = self.queue.owed()
+        for subscriber in self.subscribers + self.departed:
+            owed.flying.extend(subscriber.in_flight.values())
+        owed.deferred = list(self.deferred)
+        return owed
 
     def check(self) -> None:
-        """Assert the invariant of the file's head."""
+        """Assert the invariant of the file's head, and that no position is in two places."""
         queue = self.queue
-        assert self.in_flight_count == len(self.flying())
+        owed = self.owed()
+        assert self.in_flight_count == len(owed.flying)
+        before = 0
+        for start, stop in owed.positions():
+            assert before <= start, f"{self.topic.name}:{self.name}: position {start} is in two places"
+            before = stop
         held = queue.depth() + self.in_flight_count + len(self.deferred)
         gone = self.finished_count + self.emptied_count + self.sampled_count + self.merged_count
         gone += queue.lost_count + queue.dropped_count

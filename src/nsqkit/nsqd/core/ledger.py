@@ -6,76 +6,91 @@ by every channel. So a checkpoint that is too old, or missing, costs second deli
 
 from __future__ import annotations
 
+from array import array
+from heapq import merge
 from typing import TYPE_CHECKING, Final
 
 from mypy_extensions import i64
 
 from nsqkit.nsqd.core.batch import Batch, batch_of
-from nsqkit.nsqd.core.queue import READ_BLOCK, ReadyQueue
+from nsqkit.nsqd.core.queue import READ_BLOCK
 from nsqkit.nsqd.core.store import ChannelRecord, Extent, Leftover, StoreError, TopicRecord
 from nsqkit.wire.message import NOWHERE, Message
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from nsqkit.nsqd.core.channel import Channel
+    from nsqkit.nsqd.core.owed import Owed, TopicOwed
     from nsqkit.nsqd.core.store import TopicStore
     from nsqkit.nsqd.core.topic import Topic
 
 SPARSE: Final = 8  # a segment is worth leaving when at most one in so many of its messages is still owed
+SLICE: Final = 1000  # messages that are written down at a time: a few tenths of a millisecond
+CARRIED: Final = 200  # messages that are copied at a time
+CARRIED_BYTES: Final = 1 << 20  # after which no more are read
 
 
-def record(topic: Topic, store: TopicStore) -> TopicRecord:
-    """Write down what the topic and its channels owe now."""
+def without_pause() -> None:
+    """For `record` and `stuck` where nobody waits."""
+
+
+def record(owed: TopicOwed, pause: Callable[[], None] = without_pause) -> TopicRecord:
+    """Write down what a topic and its channels owe. It may be done in a thread; `pause` is called in between."""
     written = TopicRecord()
-    written.end = store.end()
-    written.needed_from = written.end
-    written.last_id = topic.last_id
-    waiting = ChannelRecord("")
-    _note_queue(waiting, topic.waiting)
-    written.channels.append(waiting)
-    for channel in topic.channels.values():
-        owed = ChannelRecord(channel.name)
-        _note_queue(owed, channel.queue)
-        _note_channel(owed, channel)
-        if not channel.ephemeral:
-            written.channels.append(owed)
-        written.need(owed)
-    written.need(waiting)
+    written.end = owed.end
+    written.needed_from = owed.end
+    written.last_id = owed.last_id
+    for name, ephemeral, owed_here in [("", False, owed.waiting), *owed.channels]:
+        channel = ChannelRecord(name)
+        _note_ready(channel, owed_here, pause)
+        _note_singles(channel, owed_here.matured, pause)
+        _note_singles(channel, owed_here.flying, pause)
+        _note_deferred(channel, owed_here, owed.ahead, pause)
+        written.needed_from = min(written.needed_from, channel.lowest)
+        if not ephemeral:
+            written.channels.append(channel)
     return written
 
 
-def _note_queue(owed: ChannelRecord, queue: ReadyQueue) -> None:
-    for item in queue.in_memory():
-        if isinstance(item, Message):
-            owed.note(item, 0)
-        elif item.first_position != NOWHERE:
-            _extend(owed.ready, item.first_position, item.first_position + item.count)
-    for extent in queue.extents():
-        _extend(owed.ready, extent.start, extent.stop)
-    for message in queue.matured():
-        owed.note(message, 0)
+def _note_ready(channel: ChannelRecord, owed: Owed, pause: Callable[[], None]) -> None:
+    for begin in range(0, len(owed.ready), SLICE):
+        for item in owed.ready[begin : begin + SLICE]:
+            if isinstance(item, Message):
+                channel.note_single(item, 0)
+            elif item.first_position != NOWHERE:
+                channel.note_ready(item.first_position, item.first_position + item.count)
+        pause()
+    for begin in range(0, len(owed.extents), SLICE):
+        for extent in owed.extents[begin : begin + SLICE]:
+            channel.note_ready(extent.start, extent.stop)
+        pause()
 
 
-def _note_channel(owed: ChannelRecord, channel: Channel) -> None:
-    for message in channel.flying():
-        owed.note(message, 0)
-    untried: list[int] = []
-    for due, _, message in channel.deferred:
-        if message.attempts > 0:
-            owed.note(message, due + channel.broker.calendar_ahead)
-        elif message.position != NOWHERE:
-            untried.append(int(message.position))
-    untried.sort()
-    for position in untried:
-        _extend(owed.deferred, position, position + 1)
+def _note_singles(channel: ChannelRecord, messages: list[Message], pause: Callable[[], None]) -> None:
+    for begin in range(0, len(messages), SLICE):
+        for message in messages[begin : begin + SLICE]:
+            channel.note_single(message, 0)
+        pause()
 
 
-def _extend(extents: list[Extent], start: i64, stop: i64) -> None:
-    if extents:
-        last = extents[-1]
-        if last.stop == start:
-            last.stop = stop
-            return
-    extents.append(Extent(start, stop))
+def _note_deferred(channel: ChannelRecord, owed: Owed, ahead: i64, pause: Callable[[], None]) -> None:
+    """Those that were never tried are due as the log says, so ranges of them will do."""
+    sorted_slices: list[array[int]] = []
+    for begin in range(0, len(owed.deferred), SLICE):
+        untried: list[int] = []
+        for due, _, message in owed.deferred[begin : begin + SLICE]:
+            if message.attempts > 0:
+                channel.note_single(message, due + ahead)
+            elif message.position != NOWHERE:
+                untried.append(int(message.position))
+        untried.sort()
+        sorted_slices.append(array("q", untried))
+        pause()
+    for number, position in enumerate(merge(*sorted_slices)):
+        channel.note_deferred(position)
+        if number % SLICE == 0:
+            pause()
 
 
 def restore(topic: Topic, store: TopicStore, now: i64) -> None:
@@ -186,61 +201,81 @@ def _clipped(extents: list[Extent], store: TopicStore) -> list[Extent]:
 def save_memory(topic: Topic, store: TopicStore) -> None:
     """Append what is only in memory to the log, in order of delivery: the exit of a broker in memory mode."""
     copies: list[tuple[Message, Batch]] = []
-    _save_queue(topic.waiting, store, copies)
+    topic.waiting.replace_memory(_save(topic.waiting.owed(), 0, store, copies))
     for channel in topic.channels.values():
-        if channel.ephemeral:
-            continue
-        _save_queue(channel.queue, store, copies)
-        for message in channel.flying():
-            _save(message, 0, store, copies)
-        for due, _, message in channel.deferred:
-            _save(message, due + channel.broker.calendar_ahead, store, copies)
+        if not channel.ephemeral:
+            ready = _save(channel.owed(), channel.broker.calendar_ahead, store, copies)
+            channel.queue.replace_memory(ready)
     store.write()
     for message, copy in copies:  # not before: the log has none of them if it could not be written
         message.position = copy.first_position
 
 
-def _save_queue(queue: ReadyQueue, store: TopicStore, copies: list[tuple[Message, Batch]]) -> None:
-    items = queue.in_memory()
-    for item in items:
+def _save(
+    owed: Owed, ahead: i64, store: TopicStore, copies: list[tuple[Message, Batch]]
+) -> list[Batch | Message]:
+    """Append it. Returns what is ready: what is left of the batch in use is one of its own, which got positions."""
+    for item in owed.ready:
         if isinstance(item, Message):
-            _save(item, 0, store, copies)
+            _save_single(item, 0, store, copies)
         elif item.first_position == NOWHERE:
             item.carried = True
             store.append(item)
-    # What is left of the batch in use is a batch of its own, and it is that one which got positions.
-    queue.replace_memory(items)
+    for message in owed.flying:
+        _save_single(message, 0, store, copies)
+    for due, _, message in owed.deferred:
+        _save_single(message, due + ahead, store, copies)
+    return owed.ready
 
 
-def _save(message: Message, due: i64, store: TopicStore, copies: list[tuple[Message, Batch]]) -> None:
+def _save_single(message: Message, due: i64, store: TopicStore, copies: list[tuple[Message, Batch]]) -> None:
     if message.position == NOWHERE:
         copy = batch_of(message, due)
         store.append(copy)
         copies.append((message, copy))
 
 
-def carry_forward(topic: Topic, store: TopicStore) -> bool:
-    """Copy the few messages that keep the log's oldest segment alive to its end. True if it is free now.
+def stuck(owed: TopicOwed, oldest: Extent, pause: Callable[[], None] = without_pause) -> list[Message]:
+    """The few messages that keep the log's oldest segment alive; none if they are many. For a thread, as `record` is.
 
     Messages with a long delay, or retried for days, must not pin a disk full of finished ones. What waits untried is
     no leftover: it will be read in order.
     """
-    oldest = store.oldest()
-    if oldest is None:
-        return False
-    stuck: list[Message] = []
-    untried = topic.waiting
-    if _first_untried(untried) < oldest.stop:
-        return False
-    for channel in topic.channels.values():
-        if _first_untried(channel.queue) < oldest.stop:
-            return False
-        singles = channel.flying() + channel.queue.matured() + [entry[2] for entry in channel.deferred]
-        singles.extend([item for item in channel.queue.in_memory() if isinstance(item, Message)])
-        stuck.extend([m for m in singles if m.position != NOWHERE and m.position < oldest.stop])
-    if not stuck or len(stuck) * SPARSE > oldest.stop - oldest.start:
-        return False
-    copies = _copies(stuck, store)
+    most = (oldest.stop - oldest.start) // SPARSE
+    found: list[Message] = []
+    for owed_here in [owed.waiting, *[entry[2] for entry in owed.channels]]:
+        if owed_here.first_untried(oldest.stop) < oldest.stop:
+            return []
+        for messages in owed_here.singles(SLICE):
+            found += [m for m in messages if m.position != NOWHERE and m.position < oldest.stop]
+            if len(found) > most:
+                return []
+            pause()
+    return found
+
+
+def carry_forward(stuck: list[Message], store: TopicStore) -> i64:
+    """Copy some of the messages that `stuck` found to the end of the log; returns how many.
+
+    Some may be finished by now, of which a copy does no harm. The next checkpoint names the copies, and lets the old
+    segment go once it has none that is owed. StoreError: nothing has changed.
+    """
+    some = sorted(stuck, key=_place)[:CARRIED]
+    copies: dict[int, Batch] = {}
+    batches: list[Batch] = []
+    size: i64 = 0
+    for message in some:
+        position = message.position
+        if int(position) in copies:
+            continue
+        if not batches or position >= batches[-1].first_position + batches[-1].count:
+            if size > CARRIED_BYTES:
+                break
+            batches = store.read(position, position + 1, 1)
+            size += sum([len(batch.data) for batch in batches])
+        for batch in batches:
+            if batch.first_position <= position < batch.first_position + batch.count:
+                copies[int(position)] = batch.copy(position - batch.first_position)
     for copy in copies.values():
         store.append(copy)
     store.write()
@@ -248,26 +283,8 @@ def carry_forward(topic: Topic, store: TopicStore) -> bool:
         moved = copies.get(int(message.position))
         if moved is not None:
             message.position = moved.first_position
-    return True
+    return len(copies)
 
 
-def _copies(messages: list[Message], store: TopicStore) -> dict[int, Batch]:
-    """What the log has at the messages' positions, ready to be appended to it again."""
-    copies: dict[int, Batch] = {}
-    for message in messages:
-        if int(message.position) in copies:
-            continue
-        for batch in store.read(message.position, message.position + 1, 1):
-            if batch.first_position <= message.position:
-                copies[int(message.position)] = batch.copy(message.position - batch.first_position)
-    return copies
-
-
-def _first_untried(queue: ReadyQueue) -> i64:
-    first: i64 = 1 << 62
-    for item in queue.in_memory():
-        if isinstance(item, Batch) and item.first_position != NOWHERE:
-            first = min(first, item.first_position)
-    for extent in queue.extents():
-        first = min(first, extent.start)
-    return first
+def _place(message: Message) -> int:
+    return int(message.position)

@@ -15,6 +15,7 @@ from mypy_extensions import i64
 
 from nsqkit.nsqd.core.batch import Batch, behind
 from nsqkit.nsqd.core.held import UNBOUNDED, Held
+from nsqkit.nsqd.core.owed import Owed
 from nsqkit.nsqd.core.store import Extent, StoreError, TopicStore
 from nsqkit.wire.message import NOWHERE, Message
 
@@ -83,7 +84,7 @@ class ReadyQueue:
         if self._extents:
             last = self._extents[-1]
             if last.stop == start:
-                last.stop = stop
+                self._extents[-1] = Extent(last.start, stop)
                 return
         self._extents.append(Extent(start, stop))
 
@@ -172,35 +173,39 @@ class ReadyQueue:
             stop = min(stop, max(self._matured[0].position, start + 1))
         self.read_count += 1
         batches = store.read(start, stop, READ_BLOCK)
+        reached = start
         for batch in batches:
-            self._accept(batch, extent, stop, now, early)
+            reached = self._accept(batch, reached, stop, now, early)
         if not batches:
             self.lost_count += stop - start
-            extent.start = stop
-        self.stored_count -= extent.start - start
-        if extent.start >= extent.stop:
+            reached = stop
+        self.stored_count -= reached - start
+        if reached < extent.stop:
+            self._extents[0] = Extent(reached, extent.stop)
+        else:
             self._extents.popleft()
 
     def _is_next(self, message: Message) -> bool:
         """Does a matured message stand in front of what is next in the log?"""
         return not self._extents or message.position < self._extents[0].start
 
-    def _accept(self, batch: Batch, extent: Extent, stop: i64, now: i64, early: list[Batch]) -> None:
+    def _accept(self, batch: Batch, reached: i64, stop: i64, now: i64, early: list[Batch]) -> i64:
+        """Take what a batch has of [reached, stop); returns how far it goes."""
         first = batch.first_position
-        if first > extent.start:
-            self.lost_count += min(first, stop) - extent.start
-            extent.start = min(first, stop)
+        if first > reached:
+            self.lost_count += min(first, stop) - reached
+            reached = min(first, stop)
         end = min(first + batch.count, stop)
-        if end <= extent.start:
-            return
-        piece = batch.part(extent.start - first, end - first)
-        extent.start = end
+        if end <= reached:
+            return reached
+        piece = batch.part(reached - first, end - first)
         if piece.due > now:
             early.append(piece)
         else:
             self._items.append(piece)
             self.memory_count += piece.count
             self.held.hold(piece)
+        return end
 
     def _load_matured(self, store: TopicStore) -> None:
         """Bring bodies of the first due messages into memory, about a block, in the log's order and in few reads."""
@@ -323,9 +328,9 @@ class ReadyQueue:
         """What only the log holds, in order."""
         return list(self._extents)
 
-    def matured(self) -> list[Message]:
-        """Due messages whose bodies are in the log."""
-        return list(self._matured)
+    def owed(self) -> Owed:
+        """All that waits here now."""
+        return Owed(self.in_memory(), list(self._extents), list(self._matured))
 
     def replace_memory(self, items: list[Batch | Message]) -> None:
         """Put other items, with as many messages, in place of those in memory: they moved in the log."""

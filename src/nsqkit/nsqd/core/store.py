@@ -22,7 +22,7 @@ JournalEntry = tuple[str, Batch | Deletion]  # behind the topic's name
 
 
 class Extent:
-    """Positions [start, stop) of a log."""
+    """Positions [start, stop) of a log. Never changed where others may have it: a queue puts another in its place."""
 
     __slots__ = ("start", "stop")
 
@@ -50,11 +50,33 @@ class ChannelRecord:
         self.ready: list[Extent] = []  # in order of delivery, untried
         self.deferred: list[Extent] = []  # untried, due as their batches say
         self.leftovers: list[Leftover] = []
+        self.lowest: i64 = 1 << 62  # position of what was written down
 
-    def note(self, message: Message, due: i64) -> None:
+    def note_single(self, message: Message, due: i64) -> None:
         """Write down one message, if the log has it."""
-        if message.position != NOWHERE:
-            self.leftovers.append(Leftover(message.position, message.attempts, due))
+        position = message.position
+        if position != NOWHERE:
+            self.leftovers.append(Leftover(position, message.attempts, due))
+            self.lowest = min(self.lowest, position)
+
+    def note_ready(self, start: i64, stop: i64) -> None:
+        """Write down messages that are untried."""
+        _extend(self.ready, start, stop)
+        self.lowest = min(self.lowest, start)
+
+    def note_deferred(self, position: i64) -> None:
+        """Write down one that is untried and waits for its time. They come in order."""
+        _extend(self.deferred, position, position + 1)
+        self.lowest = min(self.lowest, position)
+
+
+def _extend(extents: list[Extent], start: i64, stop: i64) -> None:
+    if extents:
+        last = extents[-1]
+        if last.stop == start:
+            last.stop = stop
+            return
+    extents.append(Extent(start, stop))
 
 
 class TopicRecord:
@@ -65,13 +87,6 @@ class TopicRecord:
         self.last_id: i64 = 0
         self.needed_from: i64 = 0  # nothing before this position is owed by anybody
         self.channels: list[ChannelRecord] = []
-
-    def need(self, owed: ChannelRecord) -> None:
-        """Let the log keep what this channel owes."""
-        for extent in owed.ready + owed.deferred:
-            self.needed_from = min(self.needed_from, extent.start)
-        for leftover in owed.leftovers:
-            self.needed_from = min(self.needed_from, leftover.position)
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -108,7 +123,10 @@ class TopicStore:
         raise NotImplementedError
 
     def checkpoint(self, record: TopicRecord) -> None:
-        """Replace the checkpoint, then drop the segments that it no longer needs. May be done in the background."""
+        """Replace the checkpoint, then drop the segments that it no longer needs. May be done in the background.
+
+        The record is used up. What was published since it was made is not concerned.
+        """
         raise NotImplementedError
 
     def oldest(self) -> Extent | None:

@@ -14,6 +14,7 @@ from nsqkit.log import Log
 from nsqkit.nsqd.core.batch import KEPT, Batch
 from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.core.ledger import record
+from nsqkit.nsqd.core.owed import TopicOwed
 from nsqkit.nsqd.core.queue import ReadyQueue
 from nsqkit.nsqd.core.store import StoreError
 from nsqkit.nsqd.core.topic import Topic
@@ -51,7 +52,7 @@ def import_queues(
 def _checkpoint(topic: Topic, storage: FileStorage) -> None:
     """Write down what the topic owes, and return when it is as safe as the copies it names. StoreError."""
     if topic.store is not None:
-        topic.store.checkpoint(record(topic, topic.store))
+        topic.store.checkpoint(record(TopicOwed(topic, topic.store)))
     for job in storage.take_jobs():
         job.run()
         job.finish()

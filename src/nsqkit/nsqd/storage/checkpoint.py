@@ -7,12 +7,14 @@ r"""The checkpoint file of a topic: what its channels still owe (core/ledger.py)
 All positions are i64. `synced` tells from where on the log has to be checked when it is opened.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from google_crc32c import value
 from librt.strings import BytesWriter, read_i32_be, read_i64_be, write_i32_be, write_i64_be
 from mypy_extensions import i32, i64
 
+from nsqkit.nsqd.core.ledger import SLICE, without_pause
 from nsqkit.nsqd.core.store import ChannelRecord, Extent, Leftover, TopicRecord
 
 MAGIC: Final = b"NSQKCKP\n"
@@ -31,8 +33,8 @@ class Synced:
         self.position = position
 
 
-def encode(record: TopicRecord, synced: Synced) -> bytes:
-    """The file's content."""
+def encode(record: TopicRecord, synced: Synced, pause: Callable[[], None] = without_pause) -> bytes:
+    """The file's content. It uses the record up, bit by bit: to let it go at once would take long as well."""
     out = BytesWriter()
     write_i64_be(out, record.end)
     write_i64_be(out, record.last_id)
@@ -45,13 +47,18 @@ def encode(record: TopicRecord, synced: Synced) -> bytes:
         name = channel.name.encode()
         _write_count(out, len(name))
         out.write(name)
-        _write_extents(out, channel.ready)
-        _write_extents(out, channel.deferred)
-        _write_count(out, len(channel.leftovers))
-        for leftover in channel.leftovers:
+        _write_extents(out, channel.ready, pause)
+        _write_extents(out, channel.deferred, pause)
+        leftovers = channel.leftovers
+        leftovers.reverse()
+        _write_count(out, len(leftovers))
+        while leftovers:
+            leftover = leftovers.pop()
             write_i64_be(out, leftover.position)
             write_i64_be(out, leftover.attempts)
             write_i64_be(out, leftover.due)
+            if len(leftovers) % SLICE == 0:
+                pause()
     body = out.getvalue()
     checksum: int = value(body)
     return MAGIC + VERSION.to_bytes(4, "big") + checksum.to_bytes(4, "big") + body
@@ -113,11 +120,13 @@ class _Reader:
         return count
 
 
-def _write_extents(out: BytesWriter, extents: list[Extent]) -> None:
+def _write_extents(out: BytesWriter, extents: list[Extent], pause: Callable[[], None]) -> None:
     _write_count(out, len(extents))
-    for extent in extents:
+    for number, extent in enumerate(extents):
         write_i64_be(out, extent.start)
         write_i64_be(out, extent.stop)
+        if number % SLICE == SLICE - 1:
+            pause()
 
 
 def _write_count(out: BytesWriter, count: int) -> None:

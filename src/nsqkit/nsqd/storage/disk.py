@@ -3,11 +3,18 @@
 import errno
 import os
 from collections.abc import Callable
+from time import sleep
 from typing import Final
 
 from mypy_extensions import i64, mypyc_attr
 
 IOV_MAX: Final = 1000  # pieces in one writev; Linux takes 1024
+_PAUSE: Final = 0.00005  # seconds; without really waiting, the thread that waits would not get its turn
+
+
+def pause() -> None:
+    """Let the other threads go on, in the midst of long work that needs no disk. Compiled code never does by itself."""
+    sleep(_PAUSE)
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Final
 
 from mypy_extensions import i64
 
-from nsqkit.nsqd.storage.checkpoint import Synced
-from nsqkit.nsqd.storage.disk import write_all
+from nsqkit.nsqd.storage.checkpoint import Synced, encode
+from nsqkit.nsqd.storage.disk import pause, write_all
 from nsqkit.nsqd.storage.segment import FILE_HEADER, Segment, header_position
 
 if TYPE_CHECKING:
+    from nsqkit.nsqd.core.store import TopicRecord
     from nsqkit.nsqd.storage.disk import Disk
     from nsqkit.nsqd.storage.log import TopicLog
 
@@ -175,11 +176,18 @@ class CheckpointJob:
     """Replace a checkpoint, and remove the segments that it does without. With `safe`, it must survive a power cut."""
 
     def __init__(
-        self, disk: Disk, path: str, content: bytes, log: TopicLog, doomed: list[str], sync: SyncJob | None
+        self,
+        disk: Disk,
+        path: str,
+        record: TopicRecord,
+        log: TopicLog,
+        doomed: list[str],
+        sync: SyncJob | None,
     ) -> None:
         self._disk = disk
         self._path = path
-        self._content = content
+        self._record = record
+        self._reached = log.sync_state.reached
         self._log = log
         self._doomed = doomed
         self._sync = sync
@@ -202,17 +210,17 @@ class CheckpointJob:
         """Do it; on an error nothing is removed, and `error` tells why."""
         if self._sync is not None:
             self._sync.run()
-        with self._lock:
+            self.error = self._sync.error
+        content = b"" if self.error else encode(self._record, self._reached, pause)
+        with self._lock:  # on which the loop may wait
             if not self._cancelled:
-                self._run()
+                if content:
+                    self._run(content)
                 self._watch()
 
-    def _run(self) -> None:
-        if self._sync is not None and self._sync.error:
-            self.error = self._sync.error
-            return
+    def _run(self, content: bytes) -> None:
         try:
-            self._disk.replace(self._path, self._content, sync=self.safe)
+            self._disk.replace(self._path, content, sync=self.safe)
             for path in self._doomed:
                 self._disk.remove(path)
         except FileNotFoundError:

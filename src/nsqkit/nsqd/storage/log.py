@@ -286,8 +286,7 @@ class TopicLog(TopicStore):
                 doomed.append(gone.path)
         if not any([segment.harmed for segment in self._segments]):
             self._shared.health.clear(LOSS + self._directory)
-        content = checkpoints.encode(record, self.sync_state.reached)
-        job = CheckpointJob(self._disk, f"{self._directory}/{CHECKPOINT}", content, self, doomed, sync)
+        job = CheckpointJob(self._disk, f"{self._directory}/{CHECKPOINT}", record, self, doomed, sync)
         job.safe = safe
         job.watched = self._watched()
         job.error = error

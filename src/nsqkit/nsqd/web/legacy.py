@@ -121,11 +121,11 @@ async def cpu_profile(nsqd: Daemon, call: Call) -> str:
 
 
 def _dump(channel: Channel) -> Iterator[bytes]:
-    flying = channel.flying()
-    yield b"inFlightMessages: %d\n" % len(flying)
-    for message in flying:
+    owed = channel.owed()
+    yield b"inFlightMessages: %d\n" % len(owed.flying)
+    for message in owed.flying:
         yield _dumped(message, int(message.deadline))
-    deferred = list(channel.deferred)  # a heap
+    deferred = owed.deferred
     yield b"deferredMessages: %d\n" % len(deferred)
     while deferred:
         due, _, message = heappop(deferred)
