@@ -6,8 +6,6 @@ by every channel. So a checkpoint that is too old, or missing, costs second deli
 
 from __future__ import annotations
 
-from array import array
-from heapq import merge
 from typing import TYPE_CHECKING, Final
 
 from mypy_extensions import i64
@@ -76,21 +74,37 @@ def _note_singles(channel: ChannelRecord, messages: list[Message], pause: Callab
 
 def _note_deferred(channel: ChannelRecord, owed: Owed, ahead: i64, pause: Callable[[], None]) -> None:
     """Those that were never tried are due as the log says, so ranges of them will do."""
-    sorted_slices: list[array[int]] = []
-    for begin in range(0, len(owed.deferred), SLICE):
-        untried: list[int] = []
-        for due, _, message in owed.deferred[begin : begin + SLICE]:
+    deferred = owed.deferred
+    untried: list[list[i64]] = []
+    count: i64 = 0
+    low: i64 = 1 << 62
+    high: i64 = 0
+    for begin in range(0, len(deferred), SLICE):
+        positions: list[i64] = []
+        for due, _, message in deferred[begin : begin + SLICE]:
+            position = message.position
             if message.attempts > 0:
                 channel.note_single(message, due + ahead)
-            elif message.position != NOWHERE:
-                untried.append(int(message.position))
-        untried.sort()
-        sorted_slices.append(array("q", untried))
+            elif position != NOWHERE:
+                positions.append(position)
+                low = min(low, position)
+                high = max(high, position)
+        count += len(positions)
+        untried.append(positions)
         pause()
-    for number, position in enumerate(merge(*sorted_slices)):
-        channel.note_deferred(position)
-        if number % SLICE == 0:
-            pause()
+    # To sort all at once would take too long: first into shelves, and then each of them.
+    shelves: list[list[i64]] = [[] for _ in range(count // SLICE + 1)]
+    shelf_count: i64 = len(shelves)
+    width: i64 = (high - low) // shelf_count + 1
+    while untried:
+        for position in untried.pop():
+            shelves[(position - low) // width].append(position)
+        pause()
+    for shelf in shelves:
+        shelf.sort()
+        for position in shelf:
+            channel.note_deferred(position)
+        pause()
 
 
 def restore(topic: Topic, store: TopicStore, now: i64) -> None:
