@@ -70,7 +70,7 @@ class StandIn:
         """Begin anew."""
         self.longest = LongestPass(0, 0)
 
-    async def settle(self) -> None:
+    async def wait_for_channels(self) -> None:
         """No topic waits for anything."""
 
     def set_lookupd_addresses(self, addresses: Sequence[str]) -> None:

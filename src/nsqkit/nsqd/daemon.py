@@ -324,7 +324,7 @@ class Nsqd:
         changes = self.broker.changes
         if changes.pending():
             waiter = _Waiter(self._loop.create_future())
-            changes.settle(promise(waiter), changes.count)
+            changes.settle_when_saved(promise(waiter), changes.count)
             self.turn()
             try:
                 await waiter.future
@@ -348,9 +348,9 @@ class Nsqd:
         """Begin anew."""
         self._turns.forget()
 
-    async def settle(self) -> None:
+    async def wait_for_channels(self) -> None:
         """Return when no new topic waits for its channels any more, or after a short while."""
-        await self._lookup.settle()
+        await self._lookup.wait_for_channels()
 
     @property
     def lookupd_addresses(self) -> Sequence[str]:

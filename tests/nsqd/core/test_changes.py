@@ -88,9 +88,9 @@ def test_a_save_covers_what_was_there_when_it_began(client: Client) -> None:
     """Who waits for a later change goes on waiting."""
     changes = client.broker.changes
     first, second = promise(client.session), promise(client.session)
-    changes.settle(first, changes.note("t", ""))
+    changes.settle_when_saved(first, changes.note("t", ""))
     begun = changes.count
-    changes.settle(second, changes.note("u", ""))
+    changes.settle_when_saved(second, changes.note("u", ""))
 
     changes.finish(begun, "")
 
@@ -102,7 +102,7 @@ def test_a_failed_save_saves_nothing(client: Client) -> None:
     """Who waits for it is told why, and everything is still to be saved."""
     changes = client.broker.changes
     batch = promise(client.session)
-    changes.settle(batch, changes.note("t", ""))
+    changes.settle_when_saved(batch, changes.note("t", ""))
 
     changes.finish(1, "disk full")
 

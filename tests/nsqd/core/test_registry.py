@@ -69,14 +69,14 @@ def test_registry_may_hold_a_topic(node, broker, publish):
 
     class Holder(Registry):
         def topic_made(self, topic):
-            topic.hold()
+            topic.await_channels()
 
     broker.registry = Holder()
     publish("t", b"x")
     consumer = node.client().subscribe("t", "c").ready(1)
     assert [] == consumer.bodies()
 
-    node.topic("t").let_go(node.clock.now)
+    node.topic("t").channels_known(node.clock.now)
     node.turn()
 
     assert [b"x"] == consumer.bodies()

@@ -353,13 +353,13 @@ def test_sampling_is_a_change(node, publish):
 def test_held_topic_keeps_its_messages(node, publish):
     """While a topic is held its messages are kept and no channel gets any; then every channel gets all."""
     topic = node.topic("t")
-    topic.hold()
+    topic.await_channels()
     consumer = node.client().subscribe("t", "first").ready(10)
 
     assert KEPT == publish("t", b"0", b"1").state
     assert ([], 2) == (consumer.bodies(), topic.depth())
     other = node.client().subscribe("t", "second").ready(10)
-    topic.let_go(node.clock.now)
+    topic.channels_known(node.clock.now)
     node.turn()
 
     assert (numbers(2), numbers(2), 0) == (consumer.bodies(), other.bodies(), topic.depth())
@@ -368,12 +368,12 @@ def test_held_topic_keeps_its_messages(node, publish):
 def test_paused_topic_that_is_let_go_stays_paused(node, publish):
     """The end of the hold does not end a pause."""
     topic = node.topic("t")
-    topic.hold()
+    topic.await_channels()
     consumer = node.client().subscribe("t", "c").ready(10)
     topic.pause(True, node.clock.now)
     publish("t", b"x")
 
-    topic.let_go(node.clock.now)
+    topic.channels_known(node.clock.now)
     node.turn()
     assert [] == consumer.bodies()
     topic.pause(False, node.clock.now)

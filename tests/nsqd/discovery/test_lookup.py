@@ -272,7 +272,7 @@ def test_new_topic_gets_its_channels(play):
         mine = topic.channel("mine", NOW)
         assert (1, 0) == (topic.depth(), mine.queue.depth())
         scene.cluster.say("a", "b", "e#ephemeral", "no/name")
-        await scene.lookup.settle()
+        await scene.lookup.wait_for_channels()
 
         assert [(["10.0.0.1:4161", "10.0.0.2:4161"], "t")] == scene.cluster.asked
         assert {"mine": 1, "a": 1, "b": 1} == {name: c.queue.depth() for name, c in topic.channels.items()}
@@ -287,7 +287,7 @@ def test_partial_failure_is_a_warning(play):
     async def test(scene: Scene) -> None:
         await ask(scene)
         scene.cluster.say("a", failures=[Failure("10.0.0.9:4161", "connection refused")])
-        await scene.lookup.settle()
+        await scene.lookup.wait_for_channels()
 
         assert ["a"] == [*scene.broker.topics["t"].channels]
         assert any("WARNING: TOPIC(t): failed to query nsqlookupd" in line for line in scene.log)
@@ -301,10 +301,10 @@ def test_silent_nsqlookupds_hold_a_topic_for_a_while(play):
     async def test(scene: Scene) -> None:
         await ask(scene)
         scene.cluster.say(failures=[Failure("10.0.0.1:4161", "no answer within 5 s")])
-        await scene.lookup.settle()
+        await scene.lookup.wait_for_channels()
 
         topic = scene.broker.topics["t"]
-        assert not topic.held
+        assert not topic.awaits_channels
         assert 1 == topic.channel("c", NOW).queue.depth()
         assert any("no answer within 5 s" in line for line in scene.log)
 
@@ -333,7 +333,7 @@ def test_without_nsqlookupds_nothing_is_held(play):
     async def test(scene: Scene) -> None:
         publish(scene)
 
-        assert not scene.broker.topics["t"].held
+        assert not scene.broker.topics["t"].awaits_channels
         assert [] == scene.log
 
     play(test)
@@ -345,7 +345,7 @@ def test_nobody_to_ask_is_an_error(play):
     async def test(scene: Scene) -> None:
         publish(scene)
 
-        assert not scene.broker.topics["t"].held
+        assert not scene.broker.topics["t"].awaits_channels
         text = "no available nsqlookupd to query for channels to pre-create for topic t"
         assert any(text in line for line in scene.log)
 
@@ -359,7 +359,7 @@ def test_too_many_channels(play, monkeypatch):
     async def test(scene: Scene) -> None:
         await ask(scene)
         scene.cluster.say("a", "b", "c")
-        await scene.lookup.settle()
+        await scene.lookup.wait_for_channels()
 
         assert ["a", "b"] == [*scene.broker.topics["t"].channels]
         assert any("names 3 channels; only 2 are made" in line for line in scene.log)
@@ -375,7 +375,7 @@ def test_stopped_lookup_hears_no_more(play):
         await scene.lookup.stop()
         publish(scene)
 
-        assert not scene.broker.topics["t"].held
+        assert not scene.broker.topics["t"].awaits_channels
         assert [] == scene.cluster.asked
 
     play(test, "10.0.0.1:4160")

@@ -194,7 +194,7 @@ class Broker:
                 entry.settle(FAILED, error)
             else:
                 topic = self.topics.get(name)
-                self.changes.settle(entry, 0 if topic is None else topic.made)
+                self.changes.settle_when_saved(entry, 0 if topic is None else topic.made)
 
     def check(self) -> None:
         """Assert the invariant of every channel, and that the bytes held are what is there."""

@@ -36,7 +36,7 @@ class Changes:
         self._altered = {}
         return altered
 
-    def settle(self, batch: Batch, change: i64) -> None:
+    def settle_when_saved(self, batch: Batch, change: i64) -> None:
         """Tell the publisher of a batch that it is kept, as soon as this change is saved."""
         if change > self.saved:
             self._waiting.append((change, batch))

@@ -127,7 +127,7 @@ class Channel(Alarm):
         if message.position != NOWHERE and self.queue.store is not None:
             message.body = b""
             message.loaded = False
-        self.broker.held.hold_message(message)
+        self.broker.held.add_message(message)
         self._serial += 1
         heappush(self.deferred, (int(due), self._serial, message))
         self.broker.deadlines.set(self, due)
@@ -156,7 +156,7 @@ class Channel(Alarm):
         while heap and heap[0][0] <= now and deadlines.left > 0:
             deadlines.left -= 1
             message = heappop(heap)[2]
-            self.broker.held.release_message(message)
+            self.broker.held.remove_message(message)
             self.queue.put_again(message)
         self.topic.note_change()
         self.want_dispatch()
@@ -395,7 +395,7 @@ class Channel(Alarm):
         if self.ephemeral and not self.subscribers and not self.deleted:
             self.topic.delete_channel(self.name)
 
-    def settle_departed(self, subscriber: Subscriber) -> None:
+    def forget_departed(self, subscriber: Subscriber) -> None:
         """Forget a consumer that is gone once nothing is in flight to it."""
         if not subscriber.in_flight and subscriber in self.departed:
             self.departed.remove(subscriber)

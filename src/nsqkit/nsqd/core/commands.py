@@ -197,7 +197,7 @@ def _sub(session: Session, words: list[bytes], body: bytes) -> None:
         subscriber.confirmed = False
         batch = promise(session)
         session.await_batch(batch, "SUB", "", 0)
-        session.broker.changes.settle(batch, channel.made)
+        session.broker.changes.settle_when_saved(batch, channel.made)
     else:
         session.respond(b"OK")
 

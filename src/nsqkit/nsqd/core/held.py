@@ -29,22 +29,22 @@ class Held:
         """Must what the log does not have be dropped? It may use as much again as everything else."""
         return self.bytes >> 1 >= self.limit  # twice the limit may not fit
 
-    def hold(self, batch: Batch) -> None:
+    def add(self, batch: Batch) -> None:
         """One more queue has the batch."""
         if batch.holders == 0:
             self.bytes += len(batch.data)
         batch.holders += 1
 
-    def release(self, batch: Batch) -> None:
+    def remove(self, batch: Batch) -> None:
         """One queue less has it."""
         batch.holders -= 1
         if batch.holders == 0:
             self.bytes -= len(batch.data)
 
-    def hold_message(self, message: Message) -> None:
+    def add_message(self, message: Message) -> None:
         """A message waits by itself."""
         self.bytes += len(message.body)
 
-    def release_message(self, message: Message) -> None:
+    def remove_message(self, message: Message) -> None:
         """It does not wait any more."""
         self.bytes -= len(message.body)

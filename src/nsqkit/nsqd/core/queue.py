@@ -73,7 +73,7 @@ class ReadyQueue:
         if batch.first_position == NOWHERE or self.has_room(batch.count):
             self._items.append(batch)
             self.memory_count += batch.count
-            self.held.hold(batch)
+            self.held.add(batch)
         else:
             self.put_extent(batch.first_position, batch.first_position + batch.count)
 
@@ -98,7 +98,7 @@ class ReadyQueue:
     def put_back(self, message: Message) -> None:
         """Add a requeued message behind what is in memory."""
         self._items.append(message)
-        self.held.hold_message(message)
+        self.held.add_message(message)
         self.memory_count += 1
         if self.stored_count > 0:
             self._returned_count += 1
@@ -123,7 +123,7 @@ class ReadyQueue:
             item = self._items.popleft()
             if isinstance(item, Message):
                 self.memory_count -= 1
-                self.held.release_message(item)
+                self.held.remove_message(item)
                 return item
             head = item
             self._head = head
@@ -134,7 +134,7 @@ class ReadyQueue:
         self._index += 1
         if self._index == head.count:
             self._head = None
-            self.held.release(head)
+            self.held.remove(head)
         else:
             size: i64 = len(message.body)
             self._offset += 4 + size
@@ -204,7 +204,7 @@ class ReadyQueue:
         else:
             self._items.append(piece)
             self.memory_count += piece.count
-            self.held.hold(piece)
+            self.held.add(piece)
         return end
 
     def _load_matured(self, store: TopicStore) -> None:
@@ -272,9 +272,9 @@ class ReadyQueue:
                 head = self._head
                 assert head is not None
                 self._head = head.part(0, head.count - over) if head.count - over > self._index else None
-                held.release(head)
+                held.remove(head)
                 if self._head is not None:
-                    held.hold(self._head)
+                    held.add(self._head)
                 count = over
             self.memory_count -= count
             self.dropped_count += count
@@ -283,14 +283,14 @@ class ReadyQueue:
         """Drop the last item, or as much of it as is over; returns how many messages that was."""
         item = self._items.pop()
         if isinstance(item, Message):
-            self.held.release_message(item)
+            self.held.remove_message(item)
             return 1
-        self.held.release(item)
+        self.held.remove(item)
         if item.count <= over:
             return item.count
         rest = item.part(0, item.count - over)
         self._items.append(rest)
-        self.held.hold(rest)
+        self.held.add(rest)
         return over
 
     def clear(self) -> list[object]:
@@ -335,10 +335,10 @@ class ReadyQueue:
     def replace_memory(self, items: list[Batch | Message]) -> None:
         """Put other items, with as many messages, in place of those in memory: they moved in the log."""
         if self._head is not None:
-            self.held.release(self._head)
+            self.held.remove(self._head)
             first = items[0]
             assert isinstance(first, Batch)  # what is left of it
-            self.held.hold(first)
+            self.held.add(first)
         self._head = None
         self._items = deque(items)
 

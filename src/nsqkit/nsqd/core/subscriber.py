@@ -105,6 +105,6 @@ class Subscriber(Alarm):
         else:
             channel.timeout_count += count
         if expired:
-            channel.settle_departed(self)
+            channel.forget_departed(self)
             self.wake()
         return again

@@ -39,7 +39,7 @@ class Topic:
         self.ephemeral = is_ephemeral(name)
         self.store = store
         self.paused = False
-        self.held = False  # it is still being asked which channels it should have
+        self.awaits_channels = False  # it is still being asked which channels it should have
         self.deleted = False
         self.made: i64 = 0  # number of the change of the metadata that it began with; 0: ephemeral
         self.changed: i64 = 0  # of the last one that concerned it
@@ -127,7 +127,7 @@ class Topic:
         if self.broker.settings.durability is Durability.FSYNC and self.store is not None:
             self.broker.await_sync(self, batch)
         else:
-            self.broker.changes.settle(batch, self.made)
+            self.broker.changes.settle_when_saved(batch, self.made)
 
     def _distribute(self, batch: Batch, now: i64) -> None:
         if self.withholds():
@@ -144,7 +144,7 @@ class Topic:
 
     def withholds(self) -> bool:
         """Does what is published wait here?"""
-        return self.paused or self.held or not self.channels
+        return self.paused or self.awaits_channels or not self.channels
 
     def release_waiting(self, now: i64) -> None:
         """Give the channels what waited here."""
@@ -237,13 +237,13 @@ class Topic:
             self.broker.metadata_changed(self, "", self.ephemeral)
             self.release_waiting(now)
 
-    def hold(self) -> None:
+    def await_channels(self) -> None:
         """Keep what is published here until `let_go`, even if there are channels: some may still be missing."""
-        self.held = True
+        self.awaits_channels = True
 
-    def let_go(self, now: i64) -> None:
+    def channels_known(self, now: i64) -> None:
         """Every channel is there that should be."""
-        self.held = False
+        self.awaits_channels = False
         self.release_waiting(now)
 
     def empty(self) -> None:

@@ -44,12 +44,12 @@ class Waste(Alarm):
     def _let_go(self, item: object, counted: bool) -> i64:
         """Returns the bytes that this may have freed."""
         if isinstance(item, Batch):
-            self._held.release(item)
+            self._held.remove(item)
             return len(item.data) if item.holders == 0 else 0
         message = item[2] if isinstance(item, tuple) else item
         assert isinstance(message, Message)
         if counted:
-            self._held.release_message(message)
+            self._held.remove_message(message)
         return len(message.body)
 
     def counted(self) -> list[Batch | Message]:

@@ -113,7 +113,7 @@ class Lookup(Registry):
             peer.made(topic.name)
         http = [peer.http_address for peer in self._peers.values() if peer.http_address]
         if http:
-            topic.hold()
+            topic.await_channels()
             asking = self._spawn(self._discover(topic, http))
             self._asking.add(asking)
             asking.add_done_callback(self._asking.discard)
@@ -138,7 +138,7 @@ class Lookup(Registry):
 
     # -- channels of a new topic
 
-    async def settle(self) -> None:
+    async def wait_for_channels(self) -> None:
         """Return when no new topic waits for its channels, or after SETTLE_S."""
         if self._asking:
             await asyncio.wait(self._asking, timeout=SETTLE_S)
@@ -157,7 +157,7 @@ class Lookup(Registry):
         finally:
             if not topic.deleted and not self._broker.exiting:
                 self._make_channels(topic, found)
-                topic.let_go(self._now())
+                topic.channels_known(self._now())
                 self._turn()
 
     def _make_channels(self, topic: Topic, names: Sequence[str]) -> None:

@@ -61,7 +61,7 @@ class Daemon(Protocol):
     def forget_longest_pass(self) -> None:
         """Begin anew with that."""
 
-    async def settle(self) -> None:
+    async def wait_for_channels(self) -> None:
         """Return when no new topic waits for its channels any more, or after a short while."""
 
     @property

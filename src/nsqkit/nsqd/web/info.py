@@ -63,7 +63,7 @@ def info(nsqd: Daemon, _: Call) -> Answer:
 @routes.get("/stats", params="[format], [topic], [channel], [include_clients], [include_mem]")
 async def show_stats(nsqd: Daemon, call: Call) -> Answer:
     """Everything that is counted, as text or with `format=json` as JSON."""
-    await nsqd.settle()
+    await nsqd.wait_for_channels()
     asked = Question(
         topic=call.params.get("topic", ""),
         channel=call.params.get("channel", ""),
