@@ -23,7 +23,7 @@ LAYERS = {
     "wire": PURE - {"nsqkit.nsqd.core"} | {"zlib", "cramjam"},
     "nsqd/core": PURE,
     "nsqd/storage": PURE
-    | {"bisect", "errno", "os", "re", "struct", "threading", "time.sleep", "types"}
+    | {"bisect", "contextlib", "errno", "os", "re", "struct", "threading", "time.sleep", "types"}
     | {"google_crc32c", "nsqkit.nsqd.storage"},
 }
 

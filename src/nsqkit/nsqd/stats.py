@@ -168,7 +168,7 @@ def channel_stats(channel: Channel, asked: Question) -> ChannelStats:
         depth=channel.queue.depth(),
         backend_depth=channel.queue.backend_depth(),
         in_flight_count=channel.in_flight_count,
-        deferred_count=len(channel.deferred),
+        deferred_count=int(channel.deferred_count()),
         message_count=channel.message_count,
         requeue_count=channel.requeue_count,
         timeout_count=channel.timeout_count,

@@ -4,11 +4,16 @@ from collections import Counter
 
 import pytest
 
-from nsqkit.nsqd.core.channel import CHUNK, FEW, LARGE
+from nsqkit.nsqd.core.channel import CHUNK, FEW, LARGE, Channel
 from nsqkit.nsqd.core.deadlines import SLICE
 from nsqkit.nsqd.core.subscriber import OUTPUT_LIMIT
 
 SECOND = 1_000_000_000
+
+
+def sized(*bodies: bytes) -> bytes:
+    """Each body behind its size."""
+    return b"".join(len(body).to_bytes(4, "big") + body for body in bodies)
 
 
 def test_message_goes_to_each_channel(node, publish):
@@ -63,6 +68,7 @@ def test_what_is_due_at_one_moment_becomes_ready_in_portions(node, clock, publis
     """One turn takes SLICE of what is due, the alarm among it, and the next one goes on by itself."""
     channel = node.channel("t", "c")
     publish("t", *[b"x"] * 2 * SLICE, delay=10)
+    node.turn()
 
     clock.now += 10 * SECOND
     node.broker.work(clock.now)
@@ -71,6 +77,52 @@ def test_what_is_due_at_one_moment_becomes_ready_in_portions(node, clock, publis
 
     node.turn()
     assert (0, 2 * SLICE) == (len(channel.deferred), channel.queue.depth())
+
+
+@pytest.fixture
+def bulk(node) -> Channel:
+    """A channel to which 3 * SLICE deferred messages came at once, of which one turn has taken apart the first."""
+    channel: Channel = node.channel("t", "c")
+    body = sized(*[b"x"] * SLICE)
+    for _ in range(3):
+        node.broker.topic("t").publish(body, SLICE, node.clock.now + 10 * SECOND, None, node.clock.now)
+    for _ in range(2):
+        node.broker.work(node.clock.now)
+    assert (3 * SLICE, SLICE) == (channel.deferred_count(), len(channel.deferred))
+    node.broker.check()
+    return channel
+
+
+def test_what_comes_deferred_in_bulk_is_taken_apart_in_portions(node, bulk, clock):
+    """A batch in each turn; all of it comes at its time."""
+    consumer = node.client().subscribe("t", "c").ready(2500)
+    node.turn()
+    assert 3 * SLICE == len(bulk.deferred)
+
+    clock.advance(9)
+    assert [] == consumer.deliveries()
+    clock.advance(1)
+    assert (2500, 3 * SLICE - 2500) == (len(consumer.deliveries()), bulk.queue.depth())
+
+
+def test_deferred_in_bulk_and_emptied(node, bulk):
+    """What is not taken apart yet goes as well."""
+    bulk.empty()
+    node.broker.check()
+    node.turn()
+
+    assert (0, 3 * SLICE, 0) == (bulk.deferred_count(), bulk.emptied_count, node.broker.held.bytes)
+
+
+@pytest.mark.parametrize("flavour", ["memory", "os", "fsync"], indirect=True)
+def test_deferred_in_bulk_and_restarted(node, bulk):
+    """What is not taken apart yet is in the checkpoint, with its time."""
+    node.stop()
+    node.restart()
+    node.turn()
+
+    channel = node.topic("t").channels["c"]
+    assert (3 * SLICE, 0) == (channel.deferred_count(), channel.queue.depth())
 
 
 def test_what_is_overdue_at_one_moment_comes_back_in_portions(node, clock, publish, settings):
@@ -811,6 +863,7 @@ def test_emptied_memory_is_given_back_in_portions(node, publish, flavour):
     channel = node.channel("t", "c")
     for _ in range(2):
         publish("t", *[b"x"] * 2 * SLICE, delay=60)
+    node.turn()
 
     channel.empty()
     assert 0 == channel.queue.depth() + len(channel.deferred)
@@ -872,6 +925,21 @@ def test_large_bodies_are_not_kept_while_they_are_in_flight(node, publish, clock
     clock.advance(60)
 
     assert [(b"x" * (LARGE + 1), attempts) for attempts in (1, 2, 3)] == consumer.received()
+
+
+@pytest.mark.parametrize("flavour", ["os", "fsync"], indirect=True)
+def test_no_body_is_kept_in_flight_when_memory_is_used_up(node, publish, broker):
+    """Then small ones are let go as well."""
+    broker.held.limit = 3
+    node.channel("t", "other")
+    publish("t", b"kept")
+    consumer = node.client().subscribe("t", "c").ready(1)
+    publish("t", b"x")
+
+    ((message_id, message),) = node.channel("t", "c").subscribers[0].in_flight.items()
+    assert b"" == message.body
+    consumer.requeue(message_id)
+    assert [b"x", b"x"] == [body for body, _ in consumer.received()]
 
 
 @pytest.mark.parametrize("flavour", ["nothing"], indirect=True)

@@ -3,6 +3,7 @@
 import pytest
 
 from nsqkit.nsqd.core.batch import FAILED, KEPT, PENDING
+from nsqkit.nsqd.core.deadlines import SLICE
 
 stored = pytest.mark.parametrize("flavour", ["os", "fsync"], indirect=True)
 in_memory = pytest.mark.parametrize("flavour", ["memory"], indirect=True)
@@ -380,6 +381,53 @@ def test_paused_topic_that_is_let_go_stays_paused(node, publish):
     node.turn()
 
     assert [b"x"] == consumer.bodies()
+
+
+@pytest.mark.parametrize("flavour", ["memory", "os", "fsync"], indirect=True)
+def test_what_waited_goes_to_the_channels_in_portions(node, clock):
+    """However much there is; what is published meanwhile comes after it, and a restart loses nothing of it."""
+    topic = node.topic("t")
+    channel = node.channel("t", "c")
+    topic.pause(True, clock.now)
+    for n in range(2 * SLICE):
+        topic.publish(sized(b"%d" % n), 1, 0, None, clock.now)
+    node.turn()
+
+    topic.pause(False, clock.now)
+    assert 0 < channel.queue.depth() <= SLICE
+    assert 2 * SLICE == channel.queue.depth() + topic.depth()
+    topic.publish(sized(b"last"), 1, 0, None, clock.now)
+    node.broker.published.remove(topic)
+    topic.commit(clock.now)
+    node.broker.check()
+    assert 2 * SLICE + 1 == channel.queue.depth() + topic.depth()
+    node.stop()
+    node.restart()
+    node.turn()
+
+    assert 2 * SLICE + 1 == node.channel("t", "c").queue.depth()
+    consumer = node.client().subscribe("t", "c").ready(2500)
+    assert [*numbers(2 * SLICE), b"last"] == consumer.bodies()
+
+
+def test_a_pause_stops_what_is_on_its_way(node, clock):
+    """And the end of the pause goes on with it."""
+    topic = node.topic("t")
+    channel = node.channel("t", "c")
+    topic.pause(True, clock.now)
+    for n in range(SLICE + 10):
+        topic.publish(sized(b"%d" % n), 1, 0, None, clock.now)
+    node.turn()
+    topic.pause(False, clock.now)
+    topic.pause(True, clock.now)
+    there = channel.queue.depth()
+    node.turn()
+    assert (there, SLICE + 10 - there) == (channel.queue.depth(), topic.depth())
+
+    topic.pause(False, clock.now)
+    node.turn()
+
+    assert (SLICE + 10, 0) == (channel.queue.depth(), topic.depth())
 
 
 @in_memory

@@ -204,6 +204,7 @@ class Broker:
             for channel in topic.channels.values():
                 channel.check()
                 waiting.extend(channel.queue.counted())
+                waiting.extend(channel.early)
                 waiting.extend([entry[2] for entry in channel.deferred])
         batches: dict[int, int] = {}
         total: i64 = 0

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 CHUNK: Final = 32  # messages that one consumer is sent before it is the next one's turn
 KIB_BITS: Final = 10  # a KiB sent counts for as much as a message
 READ_COST: Final = 100  # what a read of the log counts for, in messages sent
-LARGE: Final = 4096  # bytes above which a body in the log is not kept in memory while it is in flight
+LARGE: Final = 512  # bytes above which a body in the log is not kept in memory while it is in flight
 FEW: Final = 64  # consumers that are asked one by one whether a message is theirs
 RETRY: Final = 1_000_000_000  # ns until a log that could not be read is tried again
 
@@ -67,6 +67,8 @@ class Channel(Alarm):
         self._owners: dict[bytes, Subscriber] | None = None  # who was sent what, see `_owner`
         self.willing: deque[Subscriber] = deque()  # consumers with room, whose turn comes in this order
         self.deferred: list[tuple[int, int, Message]] = []  # heap by due time
+        self.early: deque[Batch] = deque()  # not due yet, to be taken apart into `deferred`
+        self.early_count: i64 = 0  # messages in it
         self._serial = 0
         self._last_restored = 0  # serial of the last one that was deferred before the restart
         self.latency = latency
@@ -88,19 +90,23 @@ class Channel(Alarm):
         if not queue.keeps:
             return True
         if self.is_early(batch, now):
-            waiting: i64 = len(self.deferred)
-            return waiting + batch.count <= queue.limit and not self.broker.held.full()
+            return self.deferred_count() + batch.count <= queue.limit and not self.broker.held.full()
         return queue.has_room(batch.count)
 
     def put(self, batch: Batch, now: i64) -> None:
         """Take a copy of a publish."""
         self.message_count += batch.count
         self.entered_count += batch.count
-        if self.is_early(batch, now):
-            self.defer_batch(batch)
-        else:
+        if not self.is_early(batch, now):
             self.queue.put(batch)
             self.want_dispatch()
+        elif self.early or batch.count > FEW:
+            self.early.append(batch)
+            self.early_count += batch.count
+            self.broker.held.add(batch)
+            self.broker.deadlines.set(self, self.broker.deadlines.now)
+        else:
+            self.defer_batch(batch)
 
     def put_extent(self, start: i64, stop: i64) -> None:
         """Take over what the log holds at [start, stop)."""
@@ -111,6 +117,11 @@ class Channel(Alarm):
     def is_early(self, batch: Batch, now: i64) -> bool:
         """Is the batch not due yet? It says so by the calendar."""
         return batch.due > now + self.broker.calendar_ahead
+
+    def deferred_count(self) -> i64:
+        """Messages that wait for their time."""
+        count: i64 = len(self.deferred)
+        return count + self.early_count
 
     def defer_batch(self, batch: Batch) -> None:
         """Hold each message of the batch back until it is due."""
@@ -150,9 +161,15 @@ class Channel(Alarm):
         self.broker.deadlines.set(self, max(moved[0][0], 1))
 
     def ring(self, now: i64) -> i64:
-        """Deferred messages are due: they become ready."""
+        """Deferred messages that are due become ready. What came deferred in bulk is taken apart, a batch at a time."""
         heap = self.deferred
         deadlines = self.broker.deadlines
+        while self.early and deadlines.left > 0:
+            batch = self.early.popleft()
+            deadlines.left -= batch.count
+            self.early_count -= batch.count
+            self.defer_batch(batch)
+            self.broker.held.remove(batch)
         while heap and heap[0][0] <= now and deadlines.left > 0:
             deadlines.left -= 1
             message = heappop(heap)[2]
@@ -162,6 +179,8 @@ class Channel(Alarm):
         self.want_dispatch()
         if self.read_error:
             self._refill(now)
+        if self.early:
+            return now
         return heap[0][0] if heap else 0
 
     # -- what goes out
@@ -211,6 +230,7 @@ class Channel(Alarm):
     def _serve(self, subscriber: Subscriber, room: i64, now: i64) -> bool:
         """Send up to `room` messages. False: the log can't be read now."""
         queue = self.queue
+        broker = self.broker
         session = subscriber.session
         assert session is not None  # it has room
         out = session.out
@@ -221,6 +241,7 @@ class Channel(Alarm):
         before: i64 = len(out)
         sent: i64 = 0
         readable = True
+        crowded = broker.held.full()
         while sent < room and len(out) < OUTPUT_LIMIT:
             message = queue.take()
             if message is None:
@@ -237,7 +258,7 @@ class Channel(Alarm):
             message.deadline = deadline
             in_flight[message.id] = message
             write_message(out, message)
-            if message.position != NOWHERE and len(message.body) > LARGE:
+            if message.position != NOWHERE and (crowded or len(message.body) > LARGE):
                 message.body = b""
                 message.loaded = False
             if owners is not None:
@@ -251,11 +272,11 @@ class Channel(Alarm):
             session.has_output()
             self.topic.note_change()
             grown: i64 = len(out) - before
-            self.broker.left -= sent + (grown >> KIB_BITS)
+            broker.left -= sent + (grown >> KIB_BITS)
             if owners is not None and len(owners) > 2 * (self.in_flight_count + CHUNK):
                 self._owners = None
             if subscriber.rings_at == 0:
-                self.broker.deadlines.set(subscriber, deadline)
+                broker.deadlines.set(subscriber, deadline)
         return readable
 
     def _refill(self, now: i64) -> bool:
@@ -412,12 +433,13 @@ class Channel(Alarm):
 
     def empty(self) -> None:
         """Drop everything: ready, in flight and deferred. A later FIN of such a message fails."""
-        count: i64 = self.queue.depth() + self.in_flight_count
-        self.broker.waste.take(self.queue.clear(), counted=True)
-        deferred: i64 = len(self.deferred)
-        self.emptied_count += count + deferred
+        self.emptied_count += self.queue.depth() + self.in_flight_count + self.deferred_count()
         waste = self.broker.waste
+        waste.take(self.queue.clear(), counted=True)
+        waste.take(list[object](self.early), counted=True)
         waste.take(cast("list[object]", self.deferred), counted=True)
+        self.early = deque()
+        self.early_count = 0
         self.deferred = []
         self.in_flight_count = 0
         self._owners = None
@@ -446,6 +468,7 @@ class Channel(Alarm):
         owed = self.queue.owed()
         for subscriber in self.subscribers + self.departed:
             owed.flying.extend(subscriber.in_flight.values())
+        owed.early = list(self.early)
         owed.deferred = list(self.deferred)
         return owed
 
@@ -458,7 +481,7 @@ class Channel(Alarm):
         for start, stop in owed.positions():
             assert before <= start, f"{self.topic.name}:{self.name}: position {start} is in two places"
             before = stop
-        held = queue.depth() + self.in_flight_count + len(self.deferred)
+        held = queue.depth() + self.in_flight_count + self.deferred_count()
         gone = self.finished_count + self.emptied_count + self.sampled_count + self.merged_count
         gone += queue.lost_count + queue.dropped_count
         assert self.entered_count == held + gone, f"{self.entered_count} in, {held} held, {gone} gone"

@@ -103,8 +103,11 @@ def _note_deferred(channel: ChannelRecord, owed: Owed, ahead: i64, pause: Callab
     for shelf in shelves:
         shelf.sort()
         for position in shelf:
-            channel.note_deferred(position)
+            channel.note_deferred(position, position + 1)
         pause()
+    for batch in owed.early:
+        if batch.first_position != NOWHERE:
+            channel.note_deferred(batch.first_position, batch.first_position + batch.count)
 
 
 def restore(topic: Topic, store: TopicStore, now: i64) -> None:
@@ -237,6 +240,10 @@ def _save(
             store.append(item)
     for message in owed.flying:
         _save_single(message, 0, store, copies)
+    for batch in owed.early:
+        if batch.first_position == NOWHERE:
+            batch.carried = True
+            store.append(batch)
     for due, _, message in owed.deferred:
         _save_single(message, due + ahead, store, copies)
     return owed.ready

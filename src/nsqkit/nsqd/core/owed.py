@@ -31,6 +31,7 @@ class Owed:
         self.extents = extents  # comes after it, untried, only in the log
         self.matured = matured  # tried before or deferred, due now, body only in the log
         self.flying: list[Message] = []  # sent, not yet answered
+        self.early: list[Batch] = []  # never tried, waits for its time
         self.deferred: list[tuple[int, int, Message]] = []  # due time, serial; a heap
 
     def singles(self, most: int) -> Iterator[list[Message]]:
@@ -56,7 +57,7 @@ class Owed:
     def positions(self) -> list[tuple[int, int]]:
         """The ranges of the log that hold all this, sorted. No two may overlap."""
         ranges = [(int(extent.start), int(extent.stop)) for extent in self.extents]
-        for item in self.ready:
+        for item in [*self.ready, *self.early]:
             if isinstance(item, Batch) and item.first_position != NOWHERE:
                 ranges.append((int(item.first_position), int(item.first_position + item.count)))
         for messages in self.singles(1000):

@@ -140,6 +140,22 @@ class ReadyQueue:
             self._offset += 4 + size
         return message
 
+    def take_first(self) -> Batch | Extent | None:
+        """The first of what was put here, out of it, where nothing is ever taken or put back; None: there is nothing.
+
+        A batch still counts as held.
+        """
+        if self._items:
+            item = self._items.popleft()
+            assert isinstance(item, Batch)
+            self.memory_count -= item.count
+            return item
+        if self._extents:
+            extent = self._extents.popleft()
+            self.stored_count -= extent.stop - extent.start
+            return extent
+        return None
+
     def refill(self, now: i64) -> list[Batch]:
         """Read the next block from the log; to be called when `take` has nothing. Returns batches not yet due.
 

@@ -64,10 +64,10 @@ class ChannelRecord:
         _extend(self.ready, start, stop)
         self.lowest = min(self.lowest, start)
 
-    def note_deferred(self, position: i64) -> None:
-        """Write down one that is untried and waits for its time. They come in order."""
-        _extend(self.deferred, position, position + 1)
-        self.lowest = min(self.lowest, position)
+    def note_deferred(self, start: i64, stop: i64) -> None:
+        """Write down messages that are untried and wait for their time."""
+        _extend(self.deferred, start, stop)
+        self.lowest = min(self.lowest, start)
 
 
 def _extend(extents: list[Extent], start: i64, stop: i64) -> None:

@@ -14,11 +14,12 @@ from mypy_extensions import i64
 from nsqkit.names import is_ephemeral
 from nsqkit.nsqd.core.batch import FAILED, Batch, behind
 from nsqkit.nsqd.core.channel import Channel
+from nsqkit.nsqd.core.deadlines import Alarm
 from nsqkit.nsqd.core.guid import SEQUENCES
 from nsqkit.nsqd.core.health import READING, WRITING
 from nsqkit.nsqd.core.quantile import LatencyWindow
 from nsqkit.nsqd.core.queue import ReadyQueue
-from nsqkit.nsqd.core.store import StoreError
+from nsqkit.nsqd.core.store import Extent, StoreError
 from nsqkit.nsqd.durability import Durability
 from nsqkit.wire.message import NOWHERE
 
@@ -30,16 +31,18 @@ if TYPE_CHECKING:
 EXITING: Final = "exiting"
 
 
-class Topic:
-    """One topic. An ephemeral one has no store."""
+class Topic(Alarm):
+    """One topic. An ephemeral one has no store. As an alarm it rings to go on with what waited here."""
 
     def __init__(self, broker: Broker, name: str, store: TopicStore | None) -> None:
+        super().__init__()
         self.broker = broker
         self.name = name
         self.ephemeral = is_ephemeral(name)
         self.store = store
         self.paused = False
         self.awaits_channels = False  # it is still being asked which channels it should have
+        self.releasing = False  # what waits here is on its way to the channels
         self.deleted = False
         self.made: i64 = 0  # number of the change of the metadata that it began with; 0: ephemeral
         self.changed: i64 = 0  # of the last one that concerned it
@@ -144,32 +147,56 @@ class Topic:
 
     def withholds(self) -> bool:
         """Does what is published wait here?"""
-        return self.paused or self.awaits_channels or not self.channels
+        return self.paused or self.awaits_channels or self.releasing or not self.channels
 
     def release_waiting(self, now: i64) -> None:
-        """Give the channels what waited here."""
+        """Give the channels what waited here: a slice now, and the rest in the next turns.
+
+        Until that is done, what is published waits behind it. A channel made meanwhile gets the rest, too.
+        """
+        self.releasing = False
         if self.withholds() or self.waiting.depth() == 0:
             return
-        waiting = self.waiting
         self.note_change()
-        for item in waiting.in_memory():
-            assert isinstance(item, Batch)  # nothing is ever requeued to a topic
-            if item.first_position == NOWHERE and not self._has_room(item, now):
-                self._place(item)
-            for channel in self.channels.values():
-                channel.put(item, now)
-        for extent in waiting.extents():
-            for channel in self.channels.values():
-                channel.message_count += extent.stop - extent.start
-                channel.put_extent(extent.start, extent.stop)
-        self.broker.waste.take(waiting.clear(), counted=True)
+        deadlines = self.broker.deadlines
+        homeless: list[Batch] = []  # in memory mode: beyond what may stay in memory
+        while deadlines.left > 0:
+            item = self.waiting.take_first()
+            if item is None:
+                break
+            deadlines.left -= len(self.channels)
+            if isinstance(item, Extent):
+                for channel in self.channels.values():
+                    channel.message_count += item.stop - item.start
+                    channel.put_extent(item.start, item.stop)
+            elif item.first_position == NOWHERE and (homeless or not self._has_room(item, now)):
+                homeless.append(item)
+            else:
+                self._hand_on(item, now)
+        self._place(homeless)
+        for item in homeless:
+            self._hand_on(item, now)
+        if self.waiting.depth() > 0:
+            self.releasing = True
+            deadlines.set(self, deadlines.now)
 
-    def _place(self, batch: Batch) -> None:
+    def ring(self, now: i64) -> i64:
+        """Go on with what waits here."""
+        self.release_waiting(now)
+        return 0
+
+    def _hand_on(self, batch: Batch, now: i64) -> None:
+        for channel in self.channels.values():
+            channel.put(batch, now)
+        self.broker.held.remove(batch)
+
+    def _place(self, batches: list[Batch]) -> None:
         """Write what waited in memory, so that it does not overtake what a channel has in the log."""
-        if self.store is None:
+        if self.store is None or not batches:
             return
         try:
-            self.store.append(batch)
+            for batch in batches:
+                self.store.append(batch)
             self.store.write()
         except StoreError as error:
             self.broker.health.set(WRITING + self.name, str(error))  # it stays in memory
@@ -260,5 +287,6 @@ class Topic:
         for name in list(self.channels):
             self.delete_channel(name)
         self.broker.waste.take(self.waiting.clear(), counted=True)
+        self.broker.deadlines.cancel(self)
         if self.store is not None:
             self.store.delete()
