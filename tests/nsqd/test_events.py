@@ -78,6 +78,18 @@ def test_errors_of_a_host_are_limited(told):
     assert "ERROR: [10.0.0.2:1] - E_BAD_TOPIC PUB topic name" == told.lines[-1]
 
 
+def test_commands_at_debug():
+    """At debug each command is a line, cut and escaped; at other levels nobody is asked to make one."""
+    told = Told(Level.DEBUG)
+    told.events.command_came("10.0.0.1:7", b"SUB t c")
+    told.events.command_came("10.0.0.1:7", b"PUB \x1b[2J\xff" + b"x" * 300)
+
+    assert "DEBUG: PROTOCOL(V2): [10.0.0.1:7] [SUB t c]" == told.lines[0]
+    assert told.lines[1].startswith("DEBUG: PROTOCOL(V2): [10.0.0.1:7] [PUB \\x1b[2J\\xffxxx")
+    assert told.lines[1].endswith("... and 112 characters more]")
+    assert (True, False) == (told.events.traced, Told().events.traced)
+
+
 def test_level_is_that_of_nsq():
     """At level warn only errors are left, at level fatal nothing."""
     for level, lines in ((Level.WARNING, 2), (Level.FATAL, 0)):

@@ -158,7 +158,8 @@ class Nsqd:
         self.storage = storage
         self.broker = Broker(settings_of(options), storage, self.health)
         self.broker.settings.random = self.machine.random
-        self.broker.events = LoggedEvents(self.log)
+        self._events = LoggedEvents(self.log)
+        self.broker.events = self._events
         self._keeper = Housekeeping(self.broker, storage, options, self.log, self.turn, self.machine)
         self._saver = Saver(self.broker, self.data_path, self.log, self.turn, self.machine)
         self._lookup = Lookup(
@@ -375,6 +376,7 @@ class Nsqd:
     def set_log_level(self, level: Level) -> None:
         """Change the least severe level that is logged."""
         self.log.level = level
+        self._events.level_changed()
 
 
 class _Waiter(Publisher):

@@ -11,6 +11,11 @@ class LoggedEvents(Events):
 
     def __init__(self, log: Log) -> None:
         self._log = log
+        self.level_changed()
+
+    def level_changed(self) -> None:
+        """The log's level was set: commands are traced at debug only."""
+        self.traced = self._log.enabled(Level.DEBUG)
 
     def client_came(self, address: str) -> None:
         """A client connected."""
@@ -43,6 +48,10 @@ class LoggedEvents(Events):
             for name, value in fields.items()
         )
         self._log.info(f"[{address}] IDENTIFY: {{{agreed}}}")
+
+    def command_came(self, address: str, line: bytes) -> None:
+        """A command's line."""
+        self._log.debug(f"PROTOCOL(V2): [{address}] [{cut(line.decode('utf-8', 'backslashreplace'))}]")
 
     def client_failed(self, address: str, error: bytes) -> None:
         """An error frame. One kind: the same code to the same host."""

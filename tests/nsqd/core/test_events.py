@@ -19,6 +19,10 @@ class Notes(Events):
         """Note it."""
         self.heard.append(("identified", address, identity.user_agent))
 
+    def command_came(self, address, line):
+        """Note it."""
+        self.heard.append(("command", address, line))
+
     def client_failed(self, address, error):
         """Note it."""
         self.heard.append(("failed", address, error))
@@ -93,6 +97,28 @@ def test_errors_are_told(node, heard, sent, error):
     ((_, address, told),) = [one for one in heard if one[0] == "failed"]
     assert CLIENT == address
     assert told.startswith(error)
+
+
+def test_commands_are_told_if_somebody_wants_to_know(node, broker, heard):
+    """Each command is told of with its line: without bodies, and of AUTH nothing but its name."""
+    broker.events.traced = True
+    client = node.client()
+    client.send(b"PUB t\n\x00\x00\x00\x03oneSUB t c\nRDY 1\n")
+    message_id = client.deliveries()[0].id
+    client.send(b"FIN " + message_id + b"\nCLS\n")
+    node.client().send(b"AUTH\n\x00\x00\x00\x06secret")
+    node.client().send(b"AUTH secret\n")
+
+    commands = [line for what, *_, line in heard if what == "command"]
+    assert [b"PUB t", b"SUB t c", b"RDY 1", b"FIN " + message_id, b"CLS", b"AUTH", b"AUTH"] == commands
+    assert [] == list(broker.topics["t"].channels["c"].flying())
+
+
+def test_commands_are_not_told_otherwise(node, heard):
+    """Without a wish for it no command is told of."""
+    node.client().send(b"SUB t c\nRDY 1\nNOP\n")
+
+    assert [] == [one for one in heard if one[0] == "command"]
 
 
 def test_failed_publish_is_told(node, heard):

@@ -1,6 +1,7 @@
 """What happens in a broker that somebody may want to read in a log.
 
-Connections, errors, topics and channels, never single messages: none of this is on the way of a message.
+Connections, errors, topics and channels: none of this is on the way of a message. Only who sets `traced` is told of
+each command as well.
 """
 
 from __future__ import annotations
@@ -17,11 +18,16 @@ if TYPE_CHECKING:
 class Events:
     """Is told of each event when it happens. This one says nothing. Addresses are host:port of the client."""
 
+    traced: bool = False  # somebody wants to read every command
+
     def client_came(self, address: str) -> None:
         """A client connected."""
 
     def client_identified(self, address: str, identity: Identity) -> None:
         """IDENTIFY was agreed on."""
+
+    def command_came(self, address: str, line: bytes) -> None:
+        """A client sent a command, if commands are traced: its line, without a body."""
 
     def client_failed(self, address: str, error: bytes) -> None:
         """A client was answered with an error: the payload of the frame, `CODE text`."""

@@ -257,7 +257,7 @@ class Session(Publisher):
         if command is not None:
             return self._finish_body(command)
         subscriber = self.subscriber
-        if subscriber is not None:
+        if subscriber is not None and not self.broker.events.traced:
             message_id = reader.finish_id()
             if message_id is not None:
                 self.heard_at = now
@@ -271,6 +271,8 @@ class Session(Publisher):
         command = commands.COMMANDS.get(words[0])
         if command is None:
             raise commands.unknown(words[0])
+        if self.broker.events.traced:  # a secret belongs in a body, but who knows
+            self.broker.events.command_came(self.address, words[0] if command.name == "AUTH" else line)
         command.check(self, words)
         if command.body == commands.NO_BODY:
             command.run(self, words, b"")
