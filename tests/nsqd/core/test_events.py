@@ -111,7 +111,7 @@ def test_commands_are_told_if_somebody_wants_to_know(node, broker, heard):
 
     commands = [line for what, *_, line in heard if what == "command"]
     assert [b"PUB t", b"SUB t c", b"RDY 1", b"FIN " + message_id, b"CLS", b"AUTH", b"AUTH"] == commands
-    assert [] == list(broker.topics["t"].channels["c"].flying())
+    assert [] == list(broker.topics["t"].channels["c"].owed().flying)
 
 
 def test_commands_are_not_told_otherwise(node, heard):
