@@ -16,6 +16,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, Final, NoReturn, TypeVar
 
 from nsqkit.errors import ConfigFileError, FlagError, OptionError, StartError
+from nsqkit.garbage import Garbage
 from nsqkit.log import Log, keep_standard_descriptors_open
 from nsqkit.options.command_line import CommandLine, load, parse, usage
 from nsqkit.options.daemon import DaemonOptions
@@ -105,7 +106,8 @@ async def _until_told(daemon: Callable[[], AbstractAsyncContextManager[Any]], lo
         loop.add_signal_handler(number, wanted.set)
     loop.add_signal_handler(signal.SIGHUP, log.warning, SIGHUP_IGNORED)
     async with running:
-        await wanted.wait()
+        with Garbage(loop):
+            await wanted.wait()
     return 0
 
 

@@ -1,6 +1,7 @@
 """A connection: between the transport and the session, with layers and the backlog."""
 
 import asyncio
+import gc
 import itertools
 import json
 from typing import Any
@@ -393,5 +394,24 @@ def test_errors_come_through_the_layers():
 
         expected = [OK, (ERROR, b"E_INVALID invalid command FROB")]
         assert expected == FrameReader().feed(shifted(world.transport.sent, -1))
+
+    play(scene)
+
+
+def test_a_connection_that_is_gone_is_freed_at_once():
+    """Nothing of a connection is left in a cycle, so it does not wait for the garbage collector."""
+
+    async def scene(world: World) -> None:
+        world.connection.data_received(b"  V2SUB t ch\nRDY 1\n")
+        await passes(3)
+        world.connection.connection_lost(None)
+        await passes(3)
+        world.transport = None
+        gc.collect()
+        gc.disable()
+        del world.connection
+        left = [one for one in gc.get_objects() if isinstance(one, Connection)]
+        gc.enable()
+        assert [] == left
 
     play(scene)

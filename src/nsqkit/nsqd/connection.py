@@ -42,6 +42,10 @@ def make_layer(name: str, identity: Identity, stir: Callable[[], None]) -> Layer
     return Snappy() if name == "snappy" else Deflate(int(identity.deflate_level))
 
 
+def _nothing_left(_: i64) -> bool:
+    return False
+
+
 class Connection(Outlet):
     """A client connection, one of `connections` while it lasts."""
 
@@ -113,6 +117,8 @@ class Connection(Outlet):
             self._session = None
             self._turns.schedule()
         self._transport = None
+        self._layers = None
+        self._share = _nothing_left  # a bound method makes a cycle
         self._connections.discard(self)
 
     def pause_writing(self) -> None:

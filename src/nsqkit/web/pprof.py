@@ -11,6 +11,7 @@ import traceback
 from collections import Counter
 from typing import Final
 
+from nsqkit.garbage import thawed
 from nsqkit.web.answers import HTML, TEXT, Answer, Style
 from nsqkit.web.call import Call
 from nsqkit.web.errors import BadRequest
@@ -103,7 +104,8 @@ def heap_text() -> str:
             [tracemalloc.Filter(False, tracemalloc.__file__)]
         )
         return "".join(f"{statistic}\n" for statistic in snapshot.statistics("lineno")[:HEAP_LINES])
-    types = Counter(f"{type(one).__module__}.{type(one).__qualname__}" for one in gc.get_objects())
+    with thawed():
+        types = Counter(f"{type(one).__module__}.{type(one).__qualname__}" for one in gc.get_objects())
     lines = [f"{count:>10} {name}\n" for name, count in types.most_common(HEAP_LINES)]
     return f"objects that the garbage collector knows: {types.total()}\n{''.join(lines)}"
 

@@ -168,6 +168,8 @@ class HttpProtocol(HttpToolsProtocol):
                 timer.cancel()
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
+        if isinstance(self.flow, Flow):
+            self.flow.forget()
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """Answer a client that will send no more, as `nc` does, if all of its request is there."""
@@ -327,10 +329,18 @@ class Flow(FlowControl):
         super().__init__(transport)
         self._parse = parse
 
+    def forget(self) -> None:
+        """There is nothing to parse any more: the protocol must not be part of a cycle."""
+        self._parse = _nothing_left
+
     def resume_reading(self) -> None:
         """Go on, if nothing is left."""
         if self._parse():
             super().resume_reading()
+
+
+def _nothing_left() -> bool:
+    return True
 
 
 def _escaped(request: bytes) -> bytes:

@@ -12,7 +12,7 @@ replies after it, not the reading. A ClientError raised anywhere below becomes i
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, final
 
 from librt.strings import BytesWriter
 from mypy_extensions import i64, mypyc_attr
@@ -84,6 +84,8 @@ class Outlet:
         raise NotImplementedError
 
 
+@final
+@mypyc_attr(acyclic=True)
 class Receipt:
     """A reply that is not due yet: the answer to a publish, or one after it."""
 

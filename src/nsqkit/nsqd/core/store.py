@@ -4,6 +4,8 @@ Positions count a topic's messages in its log and never repeat. A channel's debt
 down as a `ChannelRecord`: extents of positions, and single messages that were tried before or wait for a time.
 """
 
+from typing import final
+
 from mypy_extensions import i64, mypyc_attr
 
 from nsqkit.nsqd.core.batch import Batch
@@ -21,6 +23,8 @@ class Deletion:
 JournalEntry = tuple[str, Batch | Deletion]  # behind the topic's name
 
 
+@final
+@mypyc_attr(acyclic=True)
 class Extent:
     """Positions [start, stop) of a log. Never changed where others may have it: a queue puts another in its place."""
 
@@ -31,6 +35,8 @@ class Extent:
         self.stop = stop
 
 
+@final
+@mypyc_attr(acyclic=True)
 class Leftover:
     """One message in a checkpoint that is more than its log entry: tried before, or due at its own time."""
 

@@ -4,6 +4,7 @@ import gc
 import re
 from typing import Final
 
+from nsqkit.garbage import thawed
 from nsqkit.nsqd.web.daemon import Daemon, LongestPass
 from nsqkit.web.answers import Style
 from nsqkit.web.call import Call
@@ -56,7 +57,8 @@ def free_memory(_: Daemon, __: Call) -> None:
     """Collect garbage, and give free memory back to the system."""
     import ctypes  # noqa: PLC0415 - hardly ever needed
 
-    gc.collect()
+    with thawed():
+        gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it
     if trim is not None:
         trim(0)
