@@ -6,7 +6,7 @@ finds the few cycles that come about all the same; but a full collection looks a
 
 young   what was made lately is looked at as always, a few thousand objects at a time
 frozen  what is still there then is put aside, where no collection looks (gc.freeze); that costs nothing
-full    garbage among what was frozen is found when the loop is idle, or after an hour in which it never was
+full    garbage among what was frozen is found when the loop is idle, or after ten minutes in which it never was
 
 The collector belongs to the whole process. So this is for programs; a daemon that is embedded leaves it alone, and
 whoever embeds it may do likewise: `with Garbage(loop):`.
@@ -23,7 +23,7 @@ from typing import Final, Self
 LOOK_S: Final = 1.0  # between two looks whether the loop is idle, while something frozen was not looked at
 IDLE: Final = 0.01  # of the CPU that the loop's thread may use then
 REST: Final = 10_000  # a full collection is followed by so many times its length without one
-AT_LATEST_S: Final = 3600.0  # then there is one, idle or not
+AT_LATEST_S: Final = 600.0  # then there is one, idle or not
 
 _NEVER: Final = 1 << 30
 

@@ -406,7 +406,7 @@ def test_a_connection_that_is_gone_is_freed_at_once():
         await passes(3)
         world.connection.connection_lost(None)
         await passes(3)
-        world.transport = None
+        del world.transport
         gc.collect()
         gc.disable()
         del world.connection
