@@ -192,8 +192,6 @@ def test_empty_address():
         ("--tls-min-version=tls1.2", "TLS"),
         ("--auth-http-address=127.0.0.1:1", "AUTH"),
         ("--auth-http-request-method=post", "AUTH"),
-        ("--statsd-address=127.0.0.1:1", "statsd"),
-        ("--statsd-interval=5s", "statsd"),
         ("--enable-experiment=topology-aware-consumption", "zone awareness"),
     ],
 )

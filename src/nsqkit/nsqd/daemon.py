@@ -39,6 +39,7 @@ from nsqkit.nsqd.publishing import Body, delay_of, framed
 from nsqkit.nsqd.recovery import recover, restore
 from nsqkit.nsqd.saver import Saver
 from nsqkit.nsqd.settings import reserve_of, settings_of
+from nsqkit.nsqd.statsd import Figures, Statsd, prefix_of
 from nsqkit.nsqd.storage.files import FileStorage
 from nsqkit.nsqd.turns import Turns
 from nsqkit.nsqd.web.daemon import LongestPass
@@ -83,6 +84,7 @@ class Nsqd:
         self._keeper: Housekeeping
         self._saver: Saver
         self._lookup: Lookup
+        self._statsd: Statsd | None = None
 
     # -- start and stop
 
@@ -112,6 +114,8 @@ class Nsqd:
                 f"announced: {self.options.broadcast_address}, TCP port {ports[0]}, HTTP port {ports[1]}"
             )
             self._lookup.start(self._identity(), self.options.nsqlookupd_tcp_addresses)
+            if self.options.statsd_address:
+                self._start_statsd()
         except BaseException:
             await self._abandon()
             raise
@@ -212,6 +216,12 @@ class Nsqd:
         await self._http.start([listener.socket])
         self.log.info(f"HTTP: listening on {listener.address}")
 
+    def _start_statsd(self) -> None:
+        options = self.options
+        figures = Figures(self.broker, options, prefix_of(options, self.http_port), self.gc_pauses)
+        self._statsd = Statsd(options, figures, self.log, self.slices, self.now)
+        self._statsd.start()
+
     def _identity(self) -> bytes:
         """What nsqlookupds are told of this nsqd (spec/lookup-peers.md)."""
         options = self.options
@@ -243,6 +253,8 @@ class Nsqd:
         self.broker.hang_up_all()
         self.turn()
         await self._lookup.stop()
+        if self._statsd is not None:
+            await self._statsd.stop()
         if self._http is not None:
             await self._http.stop()
         await self._keeper.stop()

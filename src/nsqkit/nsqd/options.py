@@ -230,12 +230,16 @@ class NsqdOptions(DaemonOptions):
         False, "give back at once what a vanished consumer had in flight, instead of after its timeout"
     )
 
-    statsd_address: str = option("", "UDP host:port of a statsd", group="Statistics", later="statsd")
-    statsd_prefix: str = option("nsq.%s", "put before each key; %s is the host", later="statsd")
-    statsd_interval: DurationOption = option(Duration.parse("1m"), "time between two pushes", later="statsd")
-    statsd_mem_stats: bool = option(True, "push memory figures too", later="statsd")
-    statsd_udp_packet_size: int = option(508, "bytes in one datagram", within=(1, 65507), later="statsd")
-    statsd_exclude_ephemeral: bool = option(False, "leave out ephemeral topics and channels", later="statsd")
+    statsd_address: str = option("", "UDP host:port of a statsd to push to; empty: none", group="Statistics")
+    statsd_prefix: str = option(
+        "nsq.%s", "put before each name; %s is the broadcast address and HTTP port, as in host_4151"
+    )
+    statsd_interval: DurationOption = option(
+        Duration.parse("1m"), "time between two pushes", within=(MILLISECOND, None)
+    )
+    statsd_mem_stats: bool = option(True, "push memory figures too")
+    statsd_udp_packet_size: int = option(508, "most bytes in one datagram", within=(1, 65507))
+    statsd_exclude_ephemeral: bool = option(False, "leave out ephemeral topics and channels")
     e2e_processing_latency_percentiles: tuple[float, ...] = option(
         (),
         "percentile of processing latency to report, in (0,1]; may be repeated or hold commas",
@@ -287,11 +291,15 @@ class NsqdOptions(DaemonOptions):
                 raise OptionError(f"{flags[lower]} ({low}) must not be above {flags[upper]} ({high})")
         if len(self.nsqlookupd_tcp_addresses) > MAX_LOOKUPDS:
             raise OptionError(f"more than {MAX_LOOKUPDS} addresses for --lookupd-tcp-address")
-        for address in self.nsqlookupd_tcp_addresses:
-            try:
-                split_address(address)
-            except ValueError as reason:
-                raise OptionError(f"invalid value {address!r} for --lookupd-tcp-address: {reason}") from None
+        for flag, addresses in (
+            ("lookupd-tcp-address", self.nsqlookupd_tcp_addresses),
+            ("statsd-address", (self.statsd_address,) if self.statsd_address else ()),
+        ):
+            for address in addresses:
+                try:
+                    split_address(address)
+                except ValueError as reason:
+                    raise OptionError(f"invalid value {address!r} for --{flag}: {reason}") from None
         for percentile in self.e2e_processing_latency_percentiles:
             if not 0 < percentile <= 1:
                 raise OptionError(f"invalid E2E processing latency percentile: {percentile:g}")

@@ -116,6 +116,11 @@ def test_config_unknown(http, option):
     http.is_error(http.get(f"/config/{option}"), 400, "INVALID_OPTION")
 
 
+def test_statsd_prefix_is_shown_as_it_is_used(http):
+    """With this host in it."""
+    assert b"nsq.here_4151." == http.get("/config/statsd_prefix").body
+
+
 @pytest.mark.parametrize("word, number", [("debug", 1), ("WARN", 3), ("Error", 4), ("fatal", 5), ("info", 2)])
 def test_log_level_is_live(http, nsqd, word, number):
     """The log's level changes at once, and is reported as a number."""

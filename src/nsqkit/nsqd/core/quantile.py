@@ -50,6 +50,12 @@ class LatencyWindow:
             self._advance(now)
         return self._newer, self._older
 
+    def add_to(self, counts: dict[int, int], now: int) -> None:
+        """Add the samples to those of other channels, by bucket."""
+        for half in self.halves(now):
+            for bucket, count in half.items():
+                counts[bucket] = counts.get(bucket, 0) + count
+
     def _advance(self, now: int) -> None:
         """Begin the half that `now` is in. A clock that was set back does not lead here."""
         half = now // self._half_ns
@@ -62,9 +68,12 @@ def merged_result(percentiles: Sequence[float], windows: Iterable[LatencyWindow]
     """The percentiles of several channels' samples taken together, as a topic shows them."""
     counts: dict[int, int] = {}
     for window in windows:
-        for half in window.halves(now):
-            for bucket, count in half.items():
-                counts[bucket] = counts.get(bucket, 0) + count
+        window.add_to(counts, now)
+    return ranked(percentiles, counts)
+
+
+def ranked(percentiles: Sequence[float], counts: dict[int, int]) -> LatencyResult:
+    """The percentiles of samples by bucket."""
     descending = sorted(percentiles, reverse=True)
     total = sum(counts.values())
     if not total:

@@ -7,6 +7,7 @@ from nsqkit.errors import OptionError
 from nsqkit.nsqd.options import MAX_LOOKUPDS
 from nsqkit.nsqd.stats import Question, health_text
 from nsqkit.nsqd.stats_pages import json_page, text_page
+from nsqkit.nsqd.statsd import prefix_of
 from nsqkit.nsqd.web.daemon import Daemon
 from nsqkit.options import config_value, with_live_value
 from nsqkit.options.duration import SECOND
@@ -20,6 +21,7 @@ from nsqkit.web.routes import Body, Routes
 
 LOOKUPDS: Final = "nsqlookupd_tcp_addresses"
 LOG_LEVEL: Final = "log_level"
+STATSD_PREFIX: Final = "statsd_prefix"
 
 MAX_LOOKUPDS_TEXT: Final = 65_536
 """Length of a list of nsqlookupds: more than MAX_LOOKUPDS names take up, and less than would keep others waiting."""
@@ -109,6 +111,8 @@ def _value(nsqd: Daemon, option: str) -> Json:
         return int(nsqd.log.level)
     if option == LOOKUPDS:
         return [*nsqd.lookupd_addresses]
+    if option == STATSD_PREFIX:
+        return prefix_of(nsqd.options, nsqd.http_port)
     try:
         return config_value(nsqd.options, option)
     except KeyError:
