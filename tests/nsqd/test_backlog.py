@@ -84,3 +84,19 @@ def test_logs_of_a_pass(backlog, broker, time):
     backlog.work(0)
 
     assert ["a"] == log
+
+
+def test_topics_of_a_pass(backlog, broker, time):
+    """After a share that made a topic no other is executed: its files are to be made."""
+    log: list[str] = []
+    shares = time.take(log, "a", 9, 1)
+
+    def makes_topics(now: int) -> bool:
+        broker.topic(f"t{len(log)}")
+        return bool(shares(now))
+
+    backlog.add(makes_topics)
+
+    backlog.work(0)
+
+    assert ["a"] == log

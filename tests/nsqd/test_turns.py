@@ -3,6 +3,7 @@
 import asyncio
 
 from nsqkit.clock import Clock
+from nsqkit.nsqd.backlog import BUDGET
 from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.core.session import Outlet, Session
 from nsqkit.nsqd.core.settings import Settings
@@ -59,3 +60,32 @@ def test_longest_pass():
         return *longest, turns.longest_pass, int(turns.longest_turn)
 
     assert (2.25, 50_000_000, 0.5, 10_000_000) == asyncio.run(turns_of())
+
+
+def test_one_turn_in_each_pass():
+    """However often somebody wants one at once, one follows by itself: sockets are looked at in between."""
+    turned: list[int] = []
+    passes = 0
+
+    async def scene() -> None:
+        nonlocal passes
+        now = iter(range(1, 1_000_000_000_000, BUDGET))
+        turns = Turns(
+            Broker(Settings(), None), Clock(lambda: 0, lambda: next(now)), lambda: None, lambda: None
+        )
+
+        def share(_: int) -> bool:
+            turned.append(passes)
+            return True
+
+        turns.backlog.add(share)
+        for _ in range(5):
+            turns.run()
+        turned.clear()
+        for _ in range(20):
+            await asyncio.sleep(0)
+            passes += 1
+
+    asyncio.run(scene())
+
+    assert list(range(20)) == turned[:20]

@@ -34,13 +34,15 @@ class Backlog:
         return not self._waiting
 
     def work(self, now: i64) -> None:
-        """Execute what one pass may, at least one share."""
+        """Execute what one pass may, at least one share, and none after one that made topics: files are to be made."""
         waiting = self._waiting
         until: i64 = now + BUDGET
+        broker = self._broker
+        made: i64 = broker.made
         while waiting:
             share = waiting.popleft()
             if share(now):
                 waiting.append(share)
             now = self._clock.now()
-            if now >= until or len(self._broker.published) >= MOST_LOGS:
+            if now >= until or broker.made != made or len(broker.published) >= MOST_LOGS:
                 return

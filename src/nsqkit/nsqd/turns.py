@@ -48,7 +48,7 @@ class Turns:
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: i64 = 0
-        self._run: Callable[[], None] = self.run
+        self._run: Callable[[], None] = self._run_scheduled
         self._ring: Callable[[], None] = self._on_timer
 
     def schedule(self) -> None:
@@ -57,9 +57,12 @@ class Turns:
             self._scheduled = True
             self._loop.call_soon(self._run)
 
-    def run(self) -> None:
-        """Do what is due, and answer."""
+    def _run_scheduled(self) -> None:
         self._scheduled = False
+        self.run()
+
+    def run(self) -> None:
+        """Do what is due, and answer. One that is scheduled stays so, and is the only one."""
         broker = self.broker
         now = self.clock.now()
         began = now
