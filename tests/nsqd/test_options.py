@@ -51,6 +51,7 @@ DEFAULTS = {
     "statsd_mem_stats": True,
     "statsd_udp_packet_size": 508,
     "statsd_exclude_ephemeral": False,
+    "metrics_max_series": 200_000,
     "e2e_processing_latency_percentiles": [],
     "e2e_processing_latency_window_time": 600 * SECOND,
     "tls_cert": "",

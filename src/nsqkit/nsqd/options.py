@@ -240,6 +240,11 @@ class NsqdOptions(DaemonOptions):
     statsd_mem_stats: bool = option(True, "push memory figures too")
     statsd_udp_packet_size: int = option(508, "most bytes in one datagram", within=(1, 65507))
     statsd_exclude_ephemeral: bool = option(False, "leave out ephemeral topics and channels")
+    metrics_max_series: int = option(
+        200_000,
+        "most series of topics and channels in /metrics, topics first; the others are counted in nsqd_metrics_left_out",
+        within=(0, None),
+    )
     e2e_processing_latency_percentiles: tuple[float, ...] = option(
         (),
         "percentile of processing latency to report, in (0,1]; may be repeated or hold commas",

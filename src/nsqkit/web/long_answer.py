@@ -104,15 +104,16 @@ class LongAnswer(Answer):
 
 async def long_json(slices: Slices, pieces: Iterator[bytes]) -> Answer:
     """The answer whose JSON these pieces are. What the first of them raise is raised here."""
-    return await _answer(slices, pieces, JSON)
+    return await long_answer(slices, pieces, JSON)
 
 
 async def long_text(slices: Slices, pieces: Iterator[bytes]) -> Answer:
     """The answer whose text these pieces are."""
-    return await _answer(slices, pieces, TEXT)
+    return await long_answer(slices, pieces, TEXT)
 
 
-async def _answer(slices: Slices, pieces: Iterator[bytes], content_type: str) -> Answer:
+async def long_answer(slices: Slices, pieces: Iterator[bytes], content_type: str) -> Answer:
+    """The answer of another type."""
     source = Pieces(slices, pieces)
     first = await source.next()
     if source.ended:

@@ -1,7 +1,9 @@
-"""/ping, /info, /stats and /config."""
+"""/ping, /info, /stats, /metrics and /config."""
 
+import asyncio
 import socket
-from typing import Final
+from importlib import import_module
+from typing import Any, Final
 
 from nsqkit.errors import OptionError
 from nsqkit.nsqd.options import MAX_LOOKUPDS
@@ -16,7 +18,7 @@ from nsqkit.version import NSQ_VERSION, build
 from nsqkit.web.answers import Answer, Style, json_answer
 from nsqkit.web.call import Call
 from nsqkit.web.errors import BadRequest, Internal, TooLarge
-from nsqkit.web.long_answer import long_json, long_text
+from nsqkit.web.long_answer import long_answer, long_json, long_text
 from nsqkit.web.routes import Body, Routes
 
 LOOKUPDS: Final = "nsqlookupd_tcp_addresses"
@@ -77,6 +79,13 @@ async def show_stats(nsqd: Daemon, call: Call) -> Answer:
     if call.params.get("format") == "json":
         return await long_json(nsqd.slices, json_page(nsqd.broker, asked))
     return await long_text(nsqd.slices, text_page(nsqd.broker, asked))
+
+
+@routes.get("/metrics")
+async def metrics(nsqd: Daemon, _: Call) -> Answer:
+    """Figures of topics, channels and the process for Prometheus, in its text format."""
+    page: Any = await asyncio.to_thread(import_module, "nsqkit.nsqd.metrics")  # loading it takes a while
+    return await long_answer(nsqd.slices, page.metrics_page(nsqd), page.CONTENT_TYPE)
 
 
 @routes.get("/config/{option}")

@@ -1,0 +1,190 @@
+"""/metrics, as Prometheus reads it."""
+
+import asyncio
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from nsqkit.log import Log
+from nsqkit.nsqd.core.broker import Broker
+from nsqkit.nsqd.core.settings import SECOND, Settings
+from nsqkit.nsqd.daemon import Nsqd
+from nsqkit.nsqd.metrics import OF_CHANNELS, OF_TOPICS, PORTION, metrics_page
+from nsqkit.nsqd.options import NsqdOptions
+from nsqkit.nsqd.web.daemon import LongestPass
+
+NOW = 1_700_000_000 * SECOND
+
+
+def page_of(broker: Broker, most: int = 1000) -> Iterator[bytes]:
+    """The pieces of the page."""
+    longest = LongestPass(2_500, 40)
+    nsqd: Any = SimpleNamespace(
+        broker=broker, options=NsqdOptions(metrics_max_series=most), longest_pass=lambda: longest
+    )
+    return metrics_page(nsqd)
+
+
+def read(text: str) -> dict[str, dict[tuple[str, ...], float]]:
+    """The samples by name and labels. Each family has one head, and no sample comes twice."""
+    found: dict[str, dict[tuple[str, ...], float]] = {}
+    families = [*text_string_to_metric_families(text)]
+    assert len(families) == len({family.name for family in families}) == text.count("# TYPE")
+    for family in families:
+        for sample in family.samples:
+            labels = tuple(sample.labels[name] for name in sorted(sample.labels, reverse=True))
+            assert labels not in found.setdefault(sample.name, {})
+            found[sample.name][labels] = sample.value
+    return found
+
+
+def scrape(broker: Broker, most: int = 1000) -> dict[str, dict[tuple[str, ...], float]]:
+    """The whole page."""
+    return read(b"".join(page_of(broker, most)).decode())
+
+
+def publish(broker: Broker, topic: str, *bodies: bytes, due: int = 0) -> None:
+    """Publish these."""
+    data = b"".join(len(body).to_bytes(4, "big") + body for body in bodies)
+    broker.topic(topic).publish(data, len(bodies), due, None, NOW)
+    broker.work(NOW)
+
+
+@pytest.fixture
+def broker() -> Broker:
+    """A broker without a disk."""
+    return Broker(Settings(), None)
+
+
+def test_topics_and_channels(broker):
+    """Each figure of each topic and channel is a sample with their names as labels."""
+    broker.topic("t").channel("c", NOW).pause(True)
+    publish(broker, "t", b"one", b"three")
+    publish(broker, "t", b"later", due=NOW + SECOND)
+    publish(broker, "alone", b"x")
+
+    found = scrape(broker)
+
+    of_topic = {name: found["nsqd_topic_" + name] for name in ("depth", "messages_total", "bytes_total")}
+    assert {
+        "depth": {("alone",): 1, ("t",): 0},
+        "messages_total": {("alone",): 1, ("t",): 3},
+        "bytes_total": {("alone",): 1, ("t",): 13},
+    } == of_topic
+    assert {("alone",): 0, ("t",): 0} == found["nsqd_topic_paused"] == found["nsqd_topic_log_bytes"]
+    assert {
+        "depth": 2,
+        "in_flight": 0,
+        "deferred": 1,
+        "messages_total": 3,
+        "requeued_total": 0,
+        "timed_out_total": 0,
+        "clients": 0,
+        "paused": 1,
+    } == {
+        name.removeprefix("nsqd_channel_"): samples[("t", "c")]
+        for name, samples in found.items()
+        if name.startswith("nsqd_channel_")
+    }
+
+
+def test_the_daemon_and_its_process(broker):
+    """Health, counts, the longest pass, and what prometheus_client knows of a process."""
+    broker.topic("t")
+    found = scrape(broker)
+
+    assert {(): 1} == found["nsqd_healthy"] == found["nsqd_topics"]
+    assert {(): 0} == found["nsqd_clients"] == found["nsqd_metrics_left_out"]
+    assert {(): 0.0025} == found["nsqd_longest_pass_seconds"]
+    assert {(): 0.00004} == found["nsqd_longest_turn_seconds"]
+    assert found["nsqd_info"].keys() != set()
+    assert found["python_gc_collections_total"].keys() == {("0",), ("1",), ("2",)}
+
+    broker.health.set("writing t", "disk full")
+    assert {(): 0} == scrape(broker)["nsqd_healthy"]
+
+
+def test_pieces_are_small(broker):
+    """However many topics and channels there are, and all of them are there."""
+    for number in range(3 * PORTION + 1):
+        broker.topic("many").channel(f"c{number}", NOW)
+        broker.topic(f"t{number}")
+    pieces = [*page_of(broker, 100_000)]
+
+    assert max(piece.count(b"\n") for piece in pieces[3:]) <= PORTION + 2
+    found = read(b"".join(pieces).decode())
+    assert 3 * PORTION + 1 == len(found["nsqd_channel_depth"])
+    assert 3 * PORTION + 2 == len(found["nsqd_topic_depth"])
+
+
+@pytest.mark.parametrize(
+    "most,topics,channels,left_out",
+    [
+        (0, 0, 0, 3),
+        (2 * len(OF_TOPICS), 2, 0, 1 + 4),
+        (3 * len(OF_TOPICS) + len(OF_CHANNELS) - 1, 3, 0, 6),
+        (3 * len(OF_TOPICS) + 5 * len(OF_CHANNELS), 3, 5, 1),
+        (3 * len(OF_TOPICS) + 6 * len(OF_CHANNELS), 3, 6, 0),
+    ],
+)
+def test_series_are_limited(broker, most, topics, channels, left_out):
+    """Topics come first, then channels, both in order; what finds no room is counted."""
+    for topic in ("b", "a", "c"):
+        for channel in ("x", "y"):
+            broker.topic(topic).channel(channel, NOW)
+    found = scrape(broker, most)
+
+    assert [("a",), ("b",), ("c",)][:topics] == [*found.get("nsqd_topic_depth", {})]
+    every = [(topic, channel) for topic in "abc" for channel in "xy"]
+    assert every[:channels] == [*found.get("nsqd_channel_depth", {})]
+    assert {(): left_out} == found["nsqd_metrics_left_out"]
+    series = sum(len(s) for name, s in found.items() if name.startswith(("nsqd_topic_", "nsqd_channel_")))
+    assert series <= most
+
+
+def test_what_is_deleted_meanwhile_is_missing(broker):
+    """The page goes on without it."""
+    for number in range(2 * PORTION):
+        broker.topic("t").channel(f"c{number:03}", NOW)
+        broker.topic(f"u{number:03}")
+    pieces = page_of(broker, 100_000)
+    text = b""
+    while b"nsqd_topic_depth{" not in text:
+        text += next(pieces)
+    broker.delete_topic(f"u{2 * PORTION - 1:03}")
+    broker.topic("t").delete_channel("c000")
+    broker.delete_topic("u000")
+
+    found = read((text + b"".join(pieces)).decode())
+
+    assert ("u000",) in found["nsqd_topic_depth"]
+    assert ("u000",) not in found["nsqd_topic_messages_total"]
+    assert (f"u{2 * PORTION - 1:03}",) not in found["nsqd_topic_depth"]
+    assert 2 * PORTION - 1 == len(found["nsqd_channel_depth"])
+
+
+def test_a_daemon_is_scraped(tmp_path):
+    """Over HTTP, with the type that Prometheus wants; a log on the disk has its size."""
+
+    async def main() -> tuple[str, str]:
+        options = NsqdOptions(data_path=str(tmp_path), tcp_address="127.0.0.1:0", http_address="127.0.0.1:0")
+        async with Nsqd(options, Log("", write=lambda _: None)) as nsqd:
+            await nsqd.publish("t", b"one", b"two")
+            reader, writer = await asyncio.open_connection("127.0.0.1", nsqd.http_port)
+            writer.write(b"GET /metrics HTTP/1.0\r\n\r\n")
+            async with asyncio.timeout(10):
+                head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
+            writer.close()
+            await writer.wait_closed()
+            return head.lower(), body
+
+    head, body = asyncio.run(main())
+
+    assert head.startswith("http/1.1 200 ok\r\n")
+    assert "content-type: text/plain; version=0.0.4; charset=utf-8" in head
+    found = read(body)
+    assert {("t",): 2} == found["nsqd_topic_messages_total"]
+    assert found["nsqd_topic_log_bytes"][("t",)] > 6
