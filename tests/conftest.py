@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.certificates import Certificates
+
 settings.register_profile(
     "nsqkit",
     deadline=None,  # a busy machine is no failure; pytest-timeout has the last word
@@ -111,6 +113,12 @@ def runner() -> Iterator[asyncio.Runner]:
     """An event loop."""
     with asyncio.Runner() as one:
         yield one
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Throw-away certificates, the same for all tests."""
+    return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture

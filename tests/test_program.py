@@ -1,5 +1,6 @@
 """A daemon's program: messages and exit codes. The daemon itself is replaced."""
 
+import asyncio
 import os
 import signal
 from dataclasses import dataclass
@@ -179,3 +180,28 @@ def test_unknown_config_keys_are_logged(capfd, daemon, tmp_path):
 
     assert 0 == daemon.main(f"--config={path}")
     assert capfd.readouterr().err.endswith(f" WARNING: config file {path}: unknown key 'no_such_key'\n")
+
+
+def test_hangup_reloads_what_can_be_reloaded():
+    """A SIGHUP has the daemon reload; there is a line only where there was nothing to reload."""
+    lines: list[str] = []
+    reloaded: list[Running] = []
+
+    class Twice(Running):
+        async def __aenter__(self):
+            self.told = asyncio.Event()
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGHUP)
+                await self.told.wait()
+                self.told.clear()
+            os.kill(os.getpid(), signal.SIGTERM)
+            return self
+
+    def reload(running: Twice) -> bool:
+        reloaded.append(running)
+        running.told.set()
+        return len(reloaded) == 1
+
+    assert 0 == program.run(Twice, Log(write=lines.append), reload)
+    assert 2 == len(reloaded)
+    assert 1 == len(lines)

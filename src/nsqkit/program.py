@@ -4,7 +4,7 @@
 1   the machine does not allow a start now: an address in use, a data path that is locked, missing or damaged
 2   a flag or a value on the command line or in the config file is wrong, and stays wrong
 
-SIGTERM and SIGINT stop; SIGHUP is for reloading, and ignored with a line until there is something to reload.
+SIGTERM and SIGINT stop; SIGHUP reloads, and is ignored with a line where there is nothing to reload.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from nsqkit.version import version_line
 SIGHUP_IGNORED: Final = "SIGHUP: ignored, there is nothing to reload"
 
 AnyOptions = TypeVar("AnyOptions", bound=DaemonOptions)
+AnyDaemon = TypeVar("AnyDaemon", bound=AbstractAsyncContextManager[Any])
 
 
 def main(
@@ -90,21 +91,31 @@ class Parser(argparse.ArgumentParser):
         sys.exit(wrong_usage(self.prog, message))
 
 
-def run(daemon: Callable[[], AbstractAsyncContextManager[Any]], log: Log) -> int:
-    """Run what `daemon` makes until SIGTERM or SIGINT; the program's exit code. StartError if it can't start."""
+def run(
+    daemon: Callable[[], AnyDaemon], log: Log, reload: Callable[[AnyDaemon], bool] = lambda _: False
+) -> int:
+    """Run what `daemon` makes until SIGTERM or SIGINT; the program's exit code. StartError if it can't start.
+
+    On SIGHUP it is to `reload`; False means that there is nothing to reload.
+    """
     import uvloop  # noqa: PLC0415 - embedding works with any loop
 
     _raise_file_limit()
-    return uvloop.run(_until_told(daemon, log))
+    return uvloop.run(_until_told(daemon, log, reload))
 
 
-async def _until_told(daemon: Callable[[], AbstractAsyncContextManager[Any]], log: Log) -> int:
+async def _until_told(daemon: Callable[[], AnyDaemon], log: Log, reload: Callable[[AnyDaemon], bool]) -> int:
     running = daemon()
+
+    def hung_up() -> None:
+        if not reload(running):
+            log.warning(SIGHUP_IGNORED)
+
     loop = asyncio.get_running_loop()
     wanted = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, wanted.set)
-    loop.add_signal_handler(signal.SIGHUP, log.warning, SIGHUP_IGNORED)
+    loop.add_signal_handler(signal.SIGHUP, hung_up)
     async with running:
         with Garbage(loop):
             await wanted.wait()

@@ -18,8 +18,8 @@ def test_help(capsys):
 
 def test_flag_of_a_later_feature_is_named(capsys):
     """A flag of a feature to come is exit code 2, with one line."""
-    assert 2 == cli.main(["--tls-cert=c"])
-    expected = "nsqd: --tls-cert is not available in this version: TLS comes with a later one\n"
+    assert 2 == cli.main(["--auth-http-address=c"])
+    expected = "nsqd: --auth-http-address is not available in this version: AUTH comes with a later one\n"
     assert expected == capsys.readouterr().err
 
 

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import itertools
 import json
+import zlib
 from typing import Any
 
 import pytest
@@ -415,3 +416,72 @@ def test_a_connection_that_is_gone_is_freed_at_once():
         assert [] == left
 
     play(scene)
+
+
+class Polite(Deflate):
+    """Deflate with words for the end, and for what it does not understand."""
+
+    def __init__(self) -> None:
+        super().__init__(6)
+        self.words = b""
+
+    def take(self) -> bytes:
+        """A LayerError comes with a word about it."""
+        try:
+            return super().take()
+        except LayerError:
+            self.words = b"what?"
+            raise
+
+    def ended(self) -> bool:
+        """The stream's end is one."""
+        return bool(self._decompress.eof)
+
+    def end(self) -> None:
+        """Bye."""
+        self.words = b"bye"
+
+    def output(self) -> bytes:
+        """The words come last."""
+        words, self.words = self.words, b""
+        return super().output() + words
+
+
+def polite(scene: Any) -> None:
+    """Play a scene in which deflate is Polite."""
+
+    async def acted(world):
+        world.connection._make_layer = lambda *_: Polite()
+        world.connection.data_received(b"  V2" + identify(deflate=True))
+        await passes(3)
+        world.transport.sent = b""
+        await scene(world)
+
+    play(acted)
+
+
+def test_a_layer_in_which_the_peer_says_goodbye():
+    """What came before it is executed, and the connection is closed with our own goodbye."""
+
+    async def scene(world):
+        packer = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
+        world.connection.data_received(packer.compress(PUB) + packer.flush(zlib.Z_FINISH))
+        await until(lambda: world.transport.ended)
+
+        assert 1 == world.count()
+        assert world.transport.sent.endswith(b"bye")
+
+    polite(scene)
+
+
+def test_a_layer_that_fails_with_a_word():
+    """The peer gets to hear it before the connection is closed."""
+
+    async def scene(world):
+        world.connection.data_received(b"\x07" * 100)
+        await until(lambda: world.transport.ended)
+
+        assert not world.transport.aborted
+        assert world.transport.sent.startswith(b"what?")
+
+    polite(scene)

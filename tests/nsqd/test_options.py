@@ -59,7 +59,7 @@ DEFAULTS = {
     "tls_client_auth_policy": "",
     "tls_root_ca_file": "",
     "tls_required": 0,
-    "tls_min_version": 769,
+    "tls_min_version": 771,
     "deflate": True,
     "max_deflate_level": 6,
     "snappy": True,
@@ -184,13 +184,6 @@ def test_empty_address():
 @pytest.mark.parametrize(
     "flag,feature",
     [
-        ("--tls-cert=c", "TLS"),
-        ("--tls-key=k", "TLS"),
-        ("--tls-client-auth-policy=require", "TLS"),
-        ("--tls-root-ca-file=f", "TLS"),
-        ("--tls-required=true", "TLS"),
-        ("--tls-required=tcp-https", "TLS"),
-        ("--tls-min-version=tls1.2", "TLS"),
         ("--auth-http-address=127.0.0.1:1", "AUTH"),
         ("--auth-http-request-method=post", "AUTH"),
         ("--enable-experiment=topology-aware-consumption", "zone awareness"),
@@ -207,12 +200,29 @@ def test_flag_of_a_later_feature_is_refused(flag, feature):
         load(NsqdOptions, line)
 
 
-@pytest.mark.parametrize(
-    "flag", ["--tls-required=false", "--https-address=:0", "--auth-http-request-method=get"]
-)
+@pytest.mark.parametrize("flag", ["--auth-http-request-method=get", "--statsd-interval=1m"])
 def test_flag_of_a_later_feature_may_say_the_default(flag):
     """What changes nothing is accepted."""
     load(NsqdOptions, parse(NsqdOptions, [flag]))
+
+
+@pytest.mark.parametrize(
+    "flags,message",
+    [
+        ("--tls-cert=c", "^--tls-cert and --tls-key go together: a certificate and its key$"),
+        ("--tls-key=k", "^--tls-cert and --tls-key go together: a certificate and its key$"),
+        ("--tls-required=true", "^cannot require TLS client connections without TLS key and cert$"),
+        ("--tls-required=tcp-https", "^cannot require TLS client connections without TLS key and cert$"),
+        (
+            "--tls-client-auth-policy=require",
+            "^cannot require TLS client connections without TLS key and cert$",
+        ),
+    ],
+)
+def test_tls_needs_a_certificate(flags, message):
+    """A certificate needs its key, and who requires TLS needs both."""
+    with pytest.raises(OptionError, match=message):
+        load(NsqdOptions, parse(NsqdOptions, flags.split()))
 
 
 @pytest.mark.parametrize("address", ["lookup", "::1:4160", "lookup:0", "lookup:65536", ":4160", ""])

@@ -46,6 +46,14 @@ def compress(client: Client, codec: str, level: int = 6) -> Client:
     assert agreed[codec] is True
     if codec == "deflate":
         assert agreed["deflate_level"] == min(level, 6)
+    compress_with(client, codec, level)
+    client.ok()
+    return client
+
+
+def compress_with(client: Client, codec: str, level: int = 6) -> None:
+    """Switch."""
+    if codec == "deflate":
         out = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
         back = zlib.decompressobj(-zlib.MAX_WBITS)
         client.encode = lambda data: out.compress(data) + out.flush(zlib.Z_SYNC_FLUSH)
@@ -59,8 +67,6 @@ def compress(client: Client, codec: str, level: int = 6) -> Client:
 
         client.encode = pack
         client.decode = SnappyReader()
-    client.ok()
-    return client
 
 
 def bodies_of_all_kinds() -> list[bytes]:

@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _serve(options: NsqdOptions, log: Log) -> int:
     from nsqkit.nsqd.daemon import Nsqd  # noqa: PLC0415 - --version does without
 
-    return program.run(lambda: Nsqd(options, log), log)
+    return program.run(lambda: Nsqd(options, log), log, Nsqd.reload)
 
 
 if __name__ == "__main__":

@@ -173,6 +173,10 @@ class Connection(Outlet):
             return
         self._session = None
         session.gone()
+        if self._layers is not None:
+            last = self._layers.end()
+            if last:
+                transport.write(last)
         if transport.can_write_eof() and not self._turns.broker.exiting:
             transport.write_eof()
             transport.resume_reading()
@@ -223,8 +227,13 @@ class Connection(Outlet):
             return False
         try:
             piece = layers.take()
-        except LayerError:
-            session.abort("what it sends can not be decompressed")
+        except LayerError as error:
+            last = layers.send(b"")
+            if last:
+                transport.write(last)
+                session.drop(str(error))
+            else:
+                session.abort(str(error))
             return False
         unasked = layers.send(b"")
         if unasked:
@@ -233,6 +242,7 @@ class Connection(Outlet):
             self._rising = False
             session.upgraded()
         if not piece:
+            self._ended = self._ended or layers.ended()
             return False
         self._unfinished = session.receive(piece, now)
         return True

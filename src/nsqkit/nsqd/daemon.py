@@ -10,7 +10,7 @@ checkpoints.
 import asyncio
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -18,7 +18,7 @@ from nsqkit.errors import NotKept, StartError
 from nsqkit.gojson import encode_json
 from nsqkit.listen import Listener
 from nsqkit.log import Level, Log
-from nsqkit.nsqd.connection import Connection
+from nsqkit.nsqd.connection import Connection, make_layer
 from nsqkit.nsqd.core.batch import FAILED, Batch, Publisher
 from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.core.changes import promise
@@ -34,13 +34,14 @@ from nsqkit.nsqd.housekeeping import Housekeeping
 from nsqkit.nsqd.machine import BACKLOG, Lock, Machine
 from nsqkit.nsqd.memory import GcPauses
 from nsqkit.nsqd.metadata import MetadataError
-from nsqkit.nsqd.options import NsqdOptions
+from nsqkit.nsqd.options import NsqdOptions, TlsRequired
 from nsqkit.nsqd.publishing import Body, delay_of, framed
 from nsqkit.nsqd.recovery import recover, restore
 from nsqkit.nsqd.saver import Saver
 from nsqkit.nsqd.settings import reserve_of, settings_of
 from nsqkit.nsqd.statsd import Figures, Statsd, prefix_of
 from nsqkit.nsqd.storage.files import FileStorage
+from nsqkit.nsqd.tls import REQUIRE, REQUIRE_VERIFY, Certificates, Tls
 from nsqkit.nsqd.turns import Turns
 from nsqkit.nsqd.web.daemon import LongestPass
 from nsqkit.options.duration import SECOND, Duration
@@ -48,6 +49,8 @@ from nsqkit.version import NSQ_VERSION, compiled, version_line
 from nsqkit.web.long_answer import Slices
 from nsqkit.web.profiler import Profiler
 from nsqkit.wire.errors import PublishFailed
+from nsqkit.wire.identify import Identity
+from nsqkit.wire.layer import Layer
 
 if TYPE_CHECKING:
     from nsqkit.web.server import HttpServer
@@ -65,6 +68,7 @@ class Nsqd:
         self.started_at = self.now()
         self.tcp_port = -1
         self.http_port = 0
+        self.https_port = 0
         self.data_path = self.options.data_path or os.getcwd()
         self.profiler = Profiler()
         self.slices = Slices()
@@ -78,7 +82,8 @@ class Nsqd:
         self._turns: Turns
         self._servers: list[asyncio.Server] = []
         self._listeners: list[Listener] = []
-        self._http: HttpServer | None = None
+        self._http: list[HttpServer] = []
+        self._certificates: Certificates | None = None
         self._stopped = asyncio.Event()
         self._door: Door
         self._keeper: Housekeeping
@@ -101,14 +106,18 @@ class Nsqd:
                     "BUILD: nsqd is not compiled, and so much slower; README says how it is installed"
                 )
             self._introduce()
+            certificates = self._load_certificates()
             tcp = self._listen(self.options.tcp_address)
             http = self._listen(self.options.http_address) if self.options.http_address else None
+            wanted = certificates and self.options.https_address
+            https = self._listen(self.options.https_address) if wanted else None
             self.tcp_port = tcp.port
             self.http_port = http.port if http else 0
+            self.https_port = https.port if https else 0
             self._load()
             await self._serve_tcp(tcp)
-            if http is not None:
-                await self._serve_http(http)
+            if http is not None or https is not None:
+                await self._serve_http(http, https)
             ports = self._announced_ports()
             self.log.info(
                 f"announced: {self.options.broadcast_address}, TCP port {ports[0]}, HTTP port {ports[1]}"
@@ -127,6 +136,30 @@ class Nsqd:
         options = self.options
         self.log.info(f"ID: {options.node_id}")
         self.log.info(f"data path: {os.path.abspath(self.data_path)}, durability: {options.durability.value}")
+
+    def _load_certificates(self) -> Certificates | None:
+        options = self.options
+        if options.tls_cert:
+            self._certificates = Certificates(options)
+            policy = options.tls_client_auth_policy
+            if policy not in ("", REQUIRE, REQUIRE_VERIFY):
+                self.log.warning(
+                    f"TLS: --tls-client-auth-policy={policy} asks clients for no certificate: "
+                    f"{REQUIRE} and {REQUIRE_VERIFY} do"
+                )
+        return self._certificates
+
+    def reload(self) -> bool:
+        """Read the TLS files again, for connections to come. False: there are none."""
+        if self._certificates is None:
+            return False
+        try:
+            self._certificates.reload()
+        except StartError as error:
+            self.log.error(f"TLS: what was loaded before stays in use: {error}")
+        else:
+            self.log.info(f"TLS: {self.options.tls_cert} is loaded anew, for connections to come")
+        return True
 
     def _listen(self, address: str) -> Listener:
         listener = self.machine.listen(address)
@@ -201,20 +234,38 @@ class Nsqd:
         self.log.info(f"TCP: listening on {listener.address}")
 
     def _clients(self) -> int:
-        return len(self._connections) + (self._http.connection_count if self._http else 0)
+        return len(self._connections) + sum(server.connection_count for server in self._http)
 
     def _connect(self) -> asyncio.BaseProtocol:
         if self._door.closed():
             return Refused()
-        connection: object = Connection(self._turns, self._connections)
+        connection: object = Connection(self._turns, self._connections, self._layer)
         return connection  # type: ignore[return-value] # it quacks like one; compiled classes can't inherit it
 
-    async def _serve_http(self, listener: Listener) -> None:
-        from nsqkit.nsqd.http import http_server  # noqa: PLC0415 - loaded while clients may already connect
+    def _layer(self, name: str, identity: Identity, stir: Callable[[], None]) -> Layer:
+        if name == "tls" and self._certificates is not None:
+            return Tls(self._certificates, identity)
+        return make_layer(name, identity, stir)
 
-        self._http = http_server(self, self._door)
-        await self._http.start([listener.socket])
-        self.log.info(f"HTTP: listening on {listener.address}")
+    async def _serve_http(self, plain: Listener | None, secure: Listener | None) -> None:
+        from nsqkit.nsqd import http  # noqa: PLC0415 - loaded while clients may already connect
+
+        app = http.http_app(self)
+        if plain is not None:
+            closed = self.options.tls_required is TlsRequired.YES
+            server = http.http_server(
+                self, http.TlsRequired(max(self.https_port, 0)) if closed else app, self._door
+            )
+            await self._start_http("HTTP", server, plain)
+        if secure is not None and self._certificates is not None:
+            limit = self.options.handshake_timeout
+            server = http.http_server(self, app, self._door, self._certificates.context, limit)
+            await self._start_http("HTTPS", server, secure)
+
+    async def _start_http(self, name: str, server: "HttpServer", listener: Listener) -> None:
+        self._http.append(server)
+        await server.start([listener.socket])
+        self.log.info(f"{name}: listening on {listener.address}")
 
     def _start_statsd(self) -> None:
         options = self.options
@@ -255,8 +306,8 @@ class Nsqd:
         await self._lookup.stop()
         if self._statsd is not None:
             await self._statsd.stop()
-        if self._http is not None:
-            await self._http.stop()
+        for http in self._http:
+            await http.stop()
         await self._keeper.stop()
         await self._saver.stop()
         self.turn()  # the last answers

@@ -1,17 +1,22 @@
 """nsqd's HTTP server: the table of its endpoints, on the machinery that all daemons share."""
 
+from ssl import SSLContext
 from typing import Final
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nsqkit.nsqd.core.store import StoreError
 from nsqkit.nsqd.descriptors import Door, Refused
 from nsqkit.nsqd.web import debug, info, legacy, publishing, topics
 from nsqkit.nsqd.web.daemon import Daemon
+from nsqkit.options.duration import SECOND
 from nsqkit.web import pprof
+from nsqkit.web.answers import JSON, NSQ, Answer
 from nsqkit.web.app import HttpApp
 from nsqkit.web.routes import Route
-from nsqkit.web.server import HttpServer
+from nsqkit.web.server import HttpServer, Tls
+
+LONGEST_HANDSHAKE_S: Final = 3600.0  # where no limit is wanted, for asyncio has none for "none"
 
 ENDPOINTS: Final[tuple[Route[Daemon], ...]] = (
     *publishing.routes,
@@ -45,6 +50,23 @@ def http_app(nsqd: Daemon) -> HttpApp:
     return MeasuredApp(nsqd)
 
 
-def http_server(nsqd: Daemon, door: Door) -> HttpServer:
-    """The server, not started yet."""
-    return HttpServer(nsqd, http_app(nsqd), lambda: Refused() if door.closed() else None)
+class TlsRequired:
+    """The application that refuses everything: TLS is required, and this is not it."""
+
+    def __init__(self, https_port: int) -> None:
+        body = b'{"message": "TLS_REQUIRED", "https_port": %d}' % https_port
+        self._answer = Answer(403, body, JSON, [NSQ])
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse one request."""
+        await self._answer(scope, receive, send)
+
+
+def http_server(
+    nsqd: Daemon, app: ASGIApp, door: Door, tls: SSLContext | None = None, handshake_timeout: int = 0
+) -> HttpServer:
+    """A server, not started yet; with `tls` it speaks HTTPS, with a limit in ns for handshakes, 0 for none."""
+    limit_s = handshake_timeout / SECOND or LONGEST_HANDSHAKE_S
+    return HttpServer(
+        nsqd, app, lambda: Refused() if door.closed() else None, Tls(tls, limit_s) if tls else None
+    )

@@ -55,7 +55,7 @@ TLS_VERSIONS = Words(
         "tls1.2": TlsVersion.TLS1_2,
         "tls1.3": TlsVersion.TLS1_3,
     },
-    empty=TlsVersion.TLS1_0,
+    empty=TlsVersion.TLS1_2,
 )
 
 
@@ -255,18 +255,26 @@ class NsqdOptions(DaemonOptions):
         Duration.parse("10m"), "time those percentiles cover", within=(MILLISECOND, None)
     )
 
-    tls_cert: str = option("", "certificate, a PEM file", group="TLS, compression, experiments", later="TLS")
-    tls_key: str = option("", "key of the certificate, a PEM file", later="TLS")
+    tls_cert: str = option(
+        "",
+        "certificate, a PEM file, intermediate ones after it; read again on SIGHUP",
+        group="TLS, compression, experiments",
+    )
+    tls_key: str = option("", "key of the certificate, a PEM file that is not encrypted")
     tls_client_auth_policy: str = option(
-        "", "certificates of clients: require or require-verify", later="TLS"
+        "",
+        "certificates of clients: require (any) or require-verify (of a known CA); anything else asks for none; "
+        "if not empty, --tls-required is true unless it says tcp-https",
     )
-    tls_root_ca_file: str = option("", "CA of the clients' certificates, a PEM file", later="TLS")
+    tls_root_ca_file: str = option(
+        "", "CA of the clients' certificates, a PEM file; empty: the CAs of the system"
+    )
     tls_required: TlsRequired = option(
-        TlsRequired.NO, "whether clients must use TLS", kind=TLS_REQUIRED, later="TLS"
+        TlsRequired.NO,
+        "whether clients must use TLS; tcp-https leaves plain HTTP open",
+        kind=TLS_REQUIRED,
     )
-    tls_min_version: TlsVersion = option(
-        TlsVersion.TLS1_0, "oldest TLS version", kind=TLS_VERSIONS, later="TLS"
-    )
+    tls_min_version: TlsVersion = option(TlsVersion.TLS1_2, "oldest TLS version", kind=TLS_VERSIONS)
     deflate: bool = option(True, "let clients ask for deflate compression")
     max_deflate_level: int = option(6, "highest deflate level a client may ask for", within=(1, 9))
     snappy: bool = option(True, "let clients ask for snappy compression")
@@ -275,7 +283,12 @@ class NsqdOptions(DaemonOptions):
     )
 
     def fit(self, given: set[str]) -> None:
-        """Move defaults below or above a limit that was given; NSQ does not compare them at all."""
+        """Move defaults below or above a limit that was given; NSQ does not compare them at all.
+
+        Who asks clients for certificates requires TLS.
+        """
+        if self.tls_client_auth_policy and self.tls_required is TlsRequired.NO:
+            object.__setattr__(self, "tls_required", TlsRequired.YES)
         for _ in _ORDERED:  # what was moved may push the next one
             for lower, upper in _ORDERED:
                 low, high = getattr(self, lower), getattr(self, upper)
@@ -294,6 +307,10 @@ class NsqdOptions(DaemonOptions):
             if low > high:
                 flags = {one.name: f"--{one.flag}" for one in declared(NsqdOptions)}
                 raise OptionError(f"{flags[lower]} ({low}) must not be above {flags[upper]} ({high})")
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise OptionError("--tls-cert and --tls-key go together: a certificate and its key")
+        if self.tls_required is not TlsRequired.NO and not self.tls_cert:
+            raise OptionError("cannot require TLS client connections without TLS key and cert")
         if len(self.nsqlookupd_tcp_addresses) > MAX_LOOKUPDS:
             raise OptionError(f"more than {MAX_LOOKUPDS} addresses for --lookupd-tcp-address")
         for flag, addresses in (

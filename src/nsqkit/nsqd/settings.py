@@ -5,7 +5,7 @@ from typing import Final
 from nsqkit.nsqd.core.held import UNBOUNDED
 from nsqkit.nsqd.core.settings import Settings
 from nsqkit.nsqd.memory import total_memory
-from nsqkit.nsqd.options import DEFAULT_RESERVE, NsqdOptions
+from nsqkit.nsqd.options import DEFAULT_RESERVE, NsqdOptions, TlsRequired
 from nsqkit.nsqd.storage.disk import Disk
 from nsqkit.version import NSQ_VERSION
 
@@ -38,6 +38,7 @@ def settings_of(options: NsqdOptions) -> Settings:
     limits.max_deflate_level = options.max_deflate_level
     limits.deflate = options.deflate
     limits.snappy = options.snappy
+    limits.tls = bool(options.tls_cert)
     limits.topology_region = options.topology_region
     limits.topology_zone = options.topology_zone
     settings.node_id = options.node_id
@@ -48,6 +49,7 @@ def settings_of(options: NsqdOptions) -> Settings:
     settings.max_body_size = options.max_body_size
     settings.max_req_timeout = int(options.max_req_timeout)
     settings.handshake_timeout = int(options.handshake_timeout)
+    settings.tls_required = options.tls_required is not TlsRequired.NO
     settings.max_channel_consumers = options.max_channel_consumers
     settings.requeue_on_disconnect = options.requeue_on_disconnect
     settings.latency_quantiles = list(options.e2e_processing_latency_percentiles)

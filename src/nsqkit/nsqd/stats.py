@@ -191,6 +191,7 @@ def pub_counts(session: Session, topic: str) -> list[tuple[str, int]]:
 def client_stats(session: Session, subscriber: Subscriber | None, *, publishes: bool) -> ClientStats:
     """One connection. If it publishes, its counts are to be filled in."""
     identity = session.identity
+    security = identity.security
     return ClientStats(
         client_id=identity.client_id,
         hostname=identity.hostname,
@@ -209,7 +210,11 @@ def client_stats(session: Session, subscriber: Subscriber | None, *, publishes: 
         topology_zone=identity.topology_zone,
         topology_region=identity.topology_region,
         pub_counts=[] if publishes else UNSET,
-        tls=identity.tls,
+        tls=security is not None,
+        tls_cipher_suite=security.cipher_suite if security else "",
+        tls_version=security.version if security else "",
+        tls_negotiated_protocol=security.protocol if security else "",
+        tls_negotiated_protocol_is_mutual=security is not None,
     )
 
 

@@ -8,11 +8,12 @@ and limits (they are options) for clients that send too much, too slowly, or do 
 import asyncio
 import logging
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterable
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote_from_bytes
 
 from starlette.types import ASGIApp
@@ -36,6 +37,13 @@ GRACE: Final = 2.0  # seconds that running requests have to finish when the serv
 _ASCII: Final = "".join(map(chr, range(128)))
 
 
+class Tls(NamedTuple):
+    """What HTTPS takes beside HTTP."""
+
+    context: ssl.SSLContext
+    handshake_timeout_s: float
+
+
 class HttpServer:
     """Serves one daemon's application in the running event loop.
 
@@ -43,9 +51,20 @@ class HttpServer:
     """
 
     def __init__(
-        self, daemon: Host, app: ASGIApp, refuse: Callable[[], asyncio.Protocol | None] = lambda: None
+        self,
+        daemon: Host,
+        app: ASGIApp,
+        refuse: Callable[[], asyncio.Protocol | None] = lambda: None,
+        tls: Tls | None = None,
     ) -> None:
         self._refuse = refuse
+        self._tls: dict[str, Any] = {}  # arguments of create_server
+        if tls is not None:
+            self._tls = {
+                "ssl": tls.context,
+                "ssl_handshake_timeout": tls.handshake_timeout_s,
+                "ssl_shutdown_timeout": GRACE,
+            }
         self._profiler = daemon.profiler
         self._config = Config(
             app,
@@ -68,7 +87,7 @@ class HttpServer:
         for one in sockets:
             unix = one.family == socket.AF_UNIX
             create = loop.create_unix_server if unix else loop.create_server
-            self._servers.append(await create(self._protocol, sock=one, backlog=BACKLOG))
+            self._servers.append(await create(self._protocol, sock=one, backlog=BACKLOG, **self._tls))
 
     def _protocol(self) -> asyncio.Protocol:
         return self._refuse() or HttpProtocol(self._config, self._shared, {})

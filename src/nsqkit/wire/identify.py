@@ -56,6 +56,16 @@ class Limits:
         self.topology_zone = ""
 
 
+class Security:
+    """What TLS with one client came to, in the words of /stats."""
+
+    def __init__(self, version: str, cipher_suite: str, protocol: str, common_name: str) -> None:
+        self.version = version
+        self.cipher_suite = cipher_suite
+        self.protocol = protocol  # agreed on by ALPN
+        self.common_name = common_name  # in the client's certificate
+
+
 class Identity:
     """What was agreed on with one client. Times in ns; a heartbeat interval of 0 means none."""
 
@@ -71,7 +81,8 @@ class Identity:
         self.output_buffer_timeout: i64 = limits.output_buffer_timeout
         self.sample_rate: i64 = 0
         self.msg_timeout: i64 = limits.msg_timeout
-        self.tls = False
+        self.tls = False  # agreed on, though maybe not in place yet
+        self.security: Security | None = None  # it is in place
         self.snappy = False
         self.deflate = False
         self.deflate_level: i64 = min(6, limits.max_deflate_level)

@@ -42,6 +42,13 @@ class Layer:
         """Has the peer agreed? False only for layers that negotiate."""
         return True
 
+    def ended(self) -> bool:
+        """Has the peer said, after what `take` gave, that no more comes? Not every layer has words for that."""
+        return False
+
+    def end(self) -> None:
+        """Nothing more is sent: tell the peer, if the layer has words for it."""
+
 
 class Layers:
     """The layers of one connection, the socket's side first."""
@@ -81,5 +88,19 @@ class Layers:
         for layer in reversed(self._layers):
             if data:
                 layer.send(data)
+            data = layer.output()
+        return data
+
+    def ended(self) -> bool:
+        """Has the peer said that no more comes?"""
+        return any(layer.ended() for layer in self._layers)
+
+    def end(self) -> bytes:
+        """The last that the socket is to send: each layer's word that nothing more comes."""
+        data = b""
+        for layer in reversed(self._layers):
+            if data:
+                layer.send(data)
+            layer.end()
             data = layer.output()
         return data

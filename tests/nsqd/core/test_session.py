@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from nsqkit.nsqd.core.session import MAX_REPLIES, SHARE, SHARE_TOPICS, Outlet, Session
 from nsqkit.wire.frames import ERROR, RESPONSE
+from nsqkit.wire.identify import Security
 
 OK = (RESPONSE, b"OK")
 ID = b"0123456789abcdef"
@@ -706,3 +707,42 @@ def test_session_that_is_gone_is_let_go(node, broker):
     node.turn()
 
     assert [] == [a for a in broker.deadlines._alarms.values() if getattr(a, "_session", None) is gone]
+
+
+# -- TLS
+
+
+@pytest.mark.parametrize("line", [b"PUB t", b"SUB t c", b"NOP", b"RDY 1", b"AUTH", b"WHAT"])
+def test_tls_required(node, settings, line):
+    """Where TLS is required every word but IDENTIFY is refused, before anything else is looked at."""
+    settings.tls_required = True
+    for greeting in (b"", identify()):
+        client = node.client()
+        client.send(greeting)
+        client.replies()
+
+        client.send(line + b"\n")
+
+        expected = b"E_INVALID cannot %s in current state (TLS required)" % line.split()[0]
+        assert expected == client.error()
+        assert "closed" == client.ended
+
+
+def test_tls_required_and_there(node, settings):
+    """With TLS in place everything is allowed; what it came to outlives a second IDENTIFY."""
+    settings.tls_required = settings.limits.tls = True
+    client = node.client()
+    client.outlet.ready = False
+    client.send(identify(feature_negotiation=True, tls_v1=True, snappy=True))
+    client.session.identity.security = Security("TLS1.3", "TLS_AES_128_GCM_SHA256", "", "")
+    client.replies()
+
+    client.outlet.ready = True
+    client.session.upgraded()
+    node.turn()
+    assert ["tls", "snappy"] == [name for name, _ in client.outlet.upgrades]
+    assert [OK, OK] == client.replies()
+
+    client.send(identify() + b"NOP\n" + pub(b"t", b"x"))
+    assert [OK, OK] == client.replies()
+    assert "TLS1.3" == client.session.identity.security.version

@@ -96,7 +96,7 @@ def test_unknown_topic(http):
         ("msg_timeout", b"60000000000"),
         ("deflate", b"true"),
         ("tls_required", b"0"),
-        ("tls_min_version", b"769"),
+        ("tls_min_version", b"771"),
         ("log_level", b"1"),
         ("nsqlookupd_tcp_addresses", b"[]"),
         ("broadcast_address", b"here"),

@@ -120,6 +120,11 @@ def unknown(name: bytes) -> ClientError:
     return Invalid(f"invalid command {name.decode('utf-8', 'surrogateescape')}")
 
 
+def tls_missing(name: bytes) -> ClientError:
+    """The error for any word but IDENTIFY where TLS is required."""
+    return Invalid(f"cannot {name.decode('utf-8', 'surrogateescape')} in current state (TLS required)")
+
+
 # -- publishing
 
 

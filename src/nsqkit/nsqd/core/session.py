@@ -19,10 +19,10 @@ from mypy_extensions import i64, mypyc_attr
 
 from nsqkit.nsqd.core import commands
 from nsqkit.nsqd.core.batch import FAILED, PENDING, Batch, Publisher
-from nsqkit.nsqd.core.deadlines import Alarm
+from nsqkit.nsqd.core.heartbeat import Heartbeat, Patience
 from nsqkit.wire.commands import CommandReader
 from nsqkit.wire.errors import ClientError, LineTooLong, PublishFailed, quoted
-from nsqkit.wire.frames import ERROR, HEARTBEAT_FRAME, OK_FRAME, RESPONSE, write_frame
+from nsqkit.wire.frames import ERROR, OK_FRAME, RESPONSE, write_frame
 from nsqkit.wire.identify import Identity
 
 if TYPE_CHECKING:
@@ -97,62 +97,6 @@ class Receipt:
         self.count = count  # messages published
 
 
-class Patience(Alarm):
-    """Hangs up on a client that does not say the magic, or does not finish a handshake, in time."""
-
-    def __init__(self, session: Session) -> None:
-        super().__init__()
-        self._session: Session | None = session
-
-    def forget(self) -> None:
-        """It did. The alarm stands in the heap until it is due, and must not keep the session alive."""
-        self._session = None
-
-    def ring(self, now: i64) -> i64:  # noqa: ARG002 - an alarm's interface
-        """It did not."""
-        if self._session is not None:
-            self._session.drop("handshake not finished in time")
-        return 0
-
-
-class Heartbeat(Alarm):
-    """A session's ticks and deadlines (spec/tcp-protocol.md, section 5)."""
-
-    def __init__(self, session: Session, interval: i64, now: i64) -> None:
-        super().__init__()
-        self._session = session
-        self._interval = interval
-        self._tick = now + interval
-        self._blocked_at: i64 = 0
-
-    def drained(self) -> None:
-        """The client does read, however slowly."""
-        self._blocked_at = 0
-
-    def ring(self, now: i64) -> i64:
-        """Send a heartbeat when it is time; hang up on who is silent for two intervals or does not read for one."""
-        session = self._session
-        if session.closed:
-            return 0
-        if not session.blocked:
-            self._blocked_at = 0
-        elif self._blocked_at == 0:
-            self._blocked_at = now
-        elif now - self._blocked_at >= self._interval:
-            session.abort("it does not read what it is sent")
-            return 0
-        silence = 2 * session.identity.heartbeat_interval
-        if silence > 0 and now - session.heard_at >= silence:
-            session.drop("no answer to two heartbeats")
-            return 0
-        if now >= self._tick:
-            self._tick = max(self._tick + self._interval, now + 1)
-            if not session.blocked:
-                session.out.write(HEARTBEAT_FRAME)
-                session.has_output()
-        return min(self._tick, session.heard_at + silence) if silence > 0 else self._tick
-
-
 class Session(Publisher):
     """One client connection."""
 
@@ -176,6 +120,7 @@ class Session(Publisher):
         self.blocked = False  # the transport takes nothing now
         self._listed = False  # stands in the broker's list of sessions to flush
         self._held = False  # too many replies wait: nothing is read
+        self._tls_missing = broker.settings.tls_required  # nothing but IDENTIFY is allowed
         self._identified = False  # heartbeats follow the first IDENTIFY
         self._upgrades: list[str] = []  # layers to put in place, when replies in the clear are out
         self._patience: Patience | None = None
@@ -270,6 +215,8 @@ class Session(Publisher):
             return False
         self.heard_at = now
         words = line.split(b" ")
+        if self._tls_missing and words[0] != b"IDENTIFY":
+            raise commands.tls_missing(words[0])
         command = commands.COMMANDS.get(words[0])
         if command is None:
             raise commands.unknown(words[0])
@@ -388,6 +335,7 @@ class Session(Publisher):
 
     def identify(self, identity: Identity) -> None:
         """IDENTIFY was agreed on. Its reply goes out in the clear, then the agreed layers are put in place."""
+        identity.security = self.identity.security
         self.identity = identity
         self.broker.events.client_identified(self.address, identity)
         self.respond(identity.reply(self.broker.settings.limits))
@@ -419,7 +367,8 @@ class Session(Publisher):
             self._upgrade()
 
     def _upgraded(self) -> None:
-        del self._upgrades[0]
+        if self._upgrades.pop(0) == "tls":
+            self._tls_missing = False
         self._reply(OK_FRAME)
 
     def _wait_for_client(self) -> None:

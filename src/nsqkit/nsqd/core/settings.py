@@ -24,6 +24,7 @@ class Settings:
         self.max_body_size: i64 = 5_242_880
         self.max_req_timeout: i64 = 3600 * SECOND
         self.handshake_timeout: i64 = 10 * SECOND  # 0: none
+        self.tls_required = False
         self.max_channel_consumers: i64 = 0  # per channel, 0: any number
         self.requeue_on_disconnect = False
         self.latency_quantiles: list[float] = []
