@@ -61,9 +61,15 @@ class Requester:
     async def request(self, method: str, node: str, path: str, params: Mapping[str, str]) -> bytes:
         """The body of an answer with status 200. All else raises one of NODE_ERRORS."""
         host, port = split_address(node)
-        status, reason, body = await self._attempt(method, _url("http", host, port, path, params))
+        url = URL.build(scheme="http", host=host, port=port, path=path, query=params)
+        return await self.fetch(method, url, MAX_ANSWER_SIZE)
+
+    async def fetch(self, method: str, url: URL, limit: int, document: bytes | None = None) -> bytes:
+        """The body, up to `limit` bytes long, of an answer with status 200; a JSON document may be sent along."""
+        status, reason, body = await self._attempt(method, url, limit, document)
         if status == 403 and 0 < (https_port := _problem(body).https_port) < 65536:
-            status, reason, body = await self._attempt(method, _url("https", host, https_port, path, params))
+            secure = url.with_port(https_port).with_scheme("https")
+            status, reason, body = await self._attempt(method, secure, limit, document)
         if status != 200:
             raise BadStatus(status, reason, body)
         return body
@@ -74,16 +80,21 @@ class Requester:
         if session is not None:
             await session.close()
 
-    async def _attempt(self, method: str, url: URL) -> tuple[int, str, bytes]:
+    async def _attempt(
+        self, method: str, url: URL, limit: int, document: bytes | None
+    ) -> tuple[int, str, bytes]:
         """Status, reason and body; at most one byte more than MAX_ERROR_SIZE if the status is not 200."""
         if self._session is None:
             self._session = self._open()
+        headers = {} if document is None else {"Content-Type": "application/json"}
         try:
-            response = await self._session.request(method, url, allow_redirects=False)
+            response = await self._session.request(
+                method, url, data=document, headers=headers, allow_redirects=False
+            )
         except aiohttp.ConnectionTimeoutError:
             raise TimeoutError(f"no connection within {self._connect_timeout:g} s") from None
         async with response:
-            limit = MAX_ANSWER_SIZE if response.status == 200 else MAX_ERROR_SIZE
+            limit = limit if response.status == 200 else MAX_ERROR_SIZE
             body = bytearray()
             while len(body) <= limit and (
                 piece := await response.content.read(min(_PIECE, limit + 1 - len(body)))
@@ -127,10 +138,6 @@ def in_words(error: Exception) -> str:
         case _:
             text = str(error) or type(error).__name__
     return " ".join(text.split())[:MAX_TEXT]
-
-
-def _url(scheme: str, host: str, port: int, path: str, params: Mapping[str, str]) -> URL:
-    return URL.build(scheme=scheme, host=host, port=port, path=path, query=params)
 
 
 def _problem(body: bytes) -> _Problem:

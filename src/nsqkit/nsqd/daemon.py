@@ -18,6 +18,7 @@ from nsqkit.errors import NotKept, StartError
 from nsqkit.gojson import encode_json
 from nsqkit.listen import Listener
 from nsqkit.log import Level, Log
+from nsqkit.nsqd.auth.servers import AuthServers
 from nsqkit.nsqd.connection import Connection, make_layer
 from nsqkit.nsqd.core.batch import FAILED, Batch, Publisher
 from nsqkit.nsqd.core.broker import Broker
@@ -90,6 +91,7 @@ class Nsqd:
         self._saver: Saver
         self._lookup: Lookup
         self._statsd: Statsd | None = None
+        self._auth: AuthServers | None = None
 
     # -- start and stop
 
@@ -208,6 +210,8 @@ class Nsqd:
             request_timeout=Duration(options.http_client_request_timeout),
             resolve_interval=Duration(options.lookupd_resolve_interval),
         )
+        if options.auth_http_addresses:
+            self._auth = self.broker.authority = self._auth_servers()
         self._turns = Turns(
             self.broker,
             self.machine.clock,
@@ -227,6 +231,22 @@ class Nsqd:
             self._saver.save_now()
         except (MetadataError, StoreError, OSError) as error:
             raise StartError(str(error)) from error
+
+    def _auth_servers(self) -> AuthServers:
+        options = self.options
+        try:
+            return AuthServers(
+                options.auth_http_addresses,
+                self.log,
+                self.turn,
+                self.now,
+                method=options.auth_http_request_method,
+                connect_timeout=Duration(options.http_client_connect_timeout),
+                request_timeout=Duration(options.http_client_request_timeout),
+                root_ca=options.tls_root_ca_file,
+            )
+        except OSError as error:
+            raise StartError(f"--tls-root-ca-file={options.tls_root_ca_file}: {error}") from error
 
     async def _serve_tcp(self, listener: Listener) -> None:
         server = await self._loop.create_server(self._connect, sock=listener.socket, backlog=BACKLOG)
@@ -306,6 +326,8 @@ class Nsqd:
         await self._lookup.stop()
         if self._statsd is not None:
             await self._statsd.stop()
+        if self._auth is not None:
+            await self._auth.stop()
         for http in self._http:
             await http.stop()
         await self._keeper.stop()

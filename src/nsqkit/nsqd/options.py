@@ -5,6 +5,7 @@ import zlib
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import ClassVar, Final
+from urllib.parse import urlsplit
 
 from nsqkit.address import split_address
 from nsqkit.errors import OptionError
@@ -24,6 +25,10 @@ MILLISECOND = Duration.parse("1ms")
 
 MAX_LOOKUPDS = 100
 """Each costs nsqd a connection and a task."""
+
+
+MAX_AUTH_SERVERS = 10
+"""Each may take its time before the next one is asked."""
 
 
 class TlsRequired(IntEnum):
@@ -144,11 +149,11 @@ class NsqdOptions(DaemonOptions):
         within=(MILLISECOND, None),
     )
     auth_http_addresses: tuple[str, ...] = option(
-        (), "host:port or URL of an auth server; may be repeated", flag="auth-http-address", later="AUTH"
+        (),
+        "host:port or URL of an auth server, without which clients need no AUTH; may be repeated",
+        flag="auth-http-address",
     )
-    auth_http_request_method: str = option(
-        "get", "HTTP method for the auth server: get or post", later="AUTH"
-    )
+    auth_http_request_method: str = option("get", "HTTP method for the auth server: get or post")
     topology_region: str = option("", "region this nsqd is in, reported to clients")
     topology_zone: str = option("", "zone this nsqd is in, reported to clients")
 
@@ -322,11 +327,32 @@ class NsqdOptions(DaemonOptions):
                     split_address(address)
                 except ValueError as reason:
                     raise OptionError(f"invalid value {address!r} for --{flag}: {reason}") from None
+        self._check_auth()
         for percentile in self.e2e_processing_latency_percentiles:
             if not 0 < percentile <= 1:
                 raise OptionError(f"invalid E2E processing latency percentile: {percentile:g}")
         descending = tuple(sorted(self.e2e_processing_latency_percentiles, reverse=True))
         object.__setattr__(self, "e2e_processing_latency_percentiles", descending)
+
+    def _check_auth(self) -> None:
+        if self.auth_http_request_method not in ("get", "post"):
+            raise OptionError("--auth-http-request-method must be post or get")
+        if len(self.auth_http_addresses) > MAX_AUTH_SERVERS:
+            raise OptionError(f"more than {MAX_AUTH_SERVERS} addresses for --auth-http-address")
+        for address in self.auth_http_addresses:
+            try:
+                if "://" in address:
+                    _check_url(address)
+                else:
+                    split_address(address)
+            except ValueError as reason:
+                raise OptionError(f"invalid value for --auth-http-address: {reason}") from None
+
+
+def _check_url(url: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+        raise ValueError("not a URL of an auth server: write http://host:port/path, or https")
 
 
 _ORDERED = (

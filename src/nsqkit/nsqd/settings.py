@@ -39,6 +39,7 @@ def settings_of(options: NsqdOptions) -> Settings:
     limits.deflate = options.deflate
     limits.snappy = options.snappy
     limits.tls = bool(options.tls_cert)
+    limits.auth_required = bool(options.auth_http_addresses)
     limits.topology_region = options.topology_region
     limits.topology_zone = options.topology_zone
     settings.node_id = options.node_id

@@ -57,6 +57,9 @@ class ClientStats(msgspec.Struct, kw_only=True):
     deflate: bool
     snappy: bool
     user_agent: str
+    authed: bool | UnsetType = UNSET
+    auth_identity: str | UnsetType = UNSET
+    auth_identity_url: str | UnsetType = UNSET
     topology_zone: str
     topology_region: str
     pub_counts: list[PubCount] | UnsetType = UNSET
@@ -192,6 +195,7 @@ def client_stats(session: Session, subscriber: Subscriber | None, *, publishes: 
     """One connection. If it publishes, its counts are to be filled in."""
     identity = session.identity
     security = identity.security
+    permissions = None if session.guard is None else session.guard.permissions
     return ClientStats(
         client_id=identity.client_id,
         hostname=identity.hostname,
@@ -207,6 +211,9 @@ def client_stats(session: Session, subscriber: Subscriber | None, *, publishes: 
         deflate=identity.deflate,
         snappy=identity.snappy,
         user_agent=identity.user_agent,
+        authed=UNSET if permissions is None else True,
+        auth_identity=(permissions.identity if permissions else "") or UNSET,
+        auth_identity_url=(permissions.identity_url if permissions else "") or UNSET,
         topology_zone=identity.topology_zone,
         topology_region=identity.topology_region,
         pub_counts=[] if publishes else UNSET,

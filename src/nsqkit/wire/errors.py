@@ -58,6 +58,24 @@ class AuthDisabled(ClientError):
     code = "E_AUTH_DISABLED"
 
 
+class AuthFirst(ClientError):
+    """An auth server is configured, and AUTH was not sent."""
+
+    code = "E_AUTH_FIRST"
+
+
+class AuthFailed(ClientError):
+    """No auth server gave a good answer."""
+
+    code = "E_AUTH_FAILED"
+
+
+class Unauthorized(ClientError):
+    """The auth server does not allow it."""
+
+    code = "E_UNAUTHORIZED"
+
+
 class SubscribeFailed(ClientError):
     """The channel has no room for another consumer, or is going away."""
 

@@ -123,6 +123,17 @@ class Batch:
         return size - 4 * self.count
 
 
+class Receipt:
+    """A reply that is not due yet: the answer to a publish, or one after it."""
+
+    def __init__(self, frame: bytes, batch: Batch | None, command: str, topic: str, count: i64) -> None:
+        self.frame = frame
+        self.batch = batch
+        self.command = command
+        self.topic = topic
+        self.count = count  # messages published
+
+
 def behind(data: bytes, offset: i64, count: i64) -> i64:
     """Where `count` messages that begin at `offset` end."""
     while count > 0:

@@ -27,6 +27,7 @@ from nsqkit.nsqd.core.waste import Waste
 from nsqkit.nsqd.durability import Durability
 
 if TYPE_CHECKING:
+    from nsqkit.nsqd.core.authority import Authority
     from nsqkit.nsqd.core.channel import Channel
     from nsqkit.nsqd.core.session import Session
     from nsqkit.nsqd.core.settings import Settings
@@ -46,6 +47,7 @@ class Broker:
         self.topics: dict[str, Topic] = {}
         self.sessions: dict[int, Session] = {}
         self.registry = Registry()  # hears of topics and channels
+        self.authority: Authority | None = None  # says what clients may do; None: everything
         self.events = Events()  # hears of everything that belongs into a log
         self.ids = IdSource(settings.node_id)
         self.deadlines = Deadlines()

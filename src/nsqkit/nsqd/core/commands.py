@@ -1,7 +1,8 @@
 """The command table: one row per command, one function per row (spec/tcp-protocol.md, section 2).
 
 State, number of parameters and kind of body are in the row and are checked in one place, `Command.check`, in NSQ's
-order: state, heartbeats, parameters, names; then the body's size, the body, and the command itself.
+order: state, heartbeats, parameters, names; then the body's size, the body, permission, and the command itself. MPUB
+needs permission before its body comes.
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ class Command:
         params_word: str = "parameters",
         body: int = NO_BODY,
         prepare: Callable[[Session, list[bytes]], None] | None = None,
+        begin: Callable[[Session, list[bytes]], None] | None = None,
+        guarded: bool = False,
     ) -> None:
         self.name = name
         self.run = run
@@ -71,6 +74,8 @@ class Command:
         self.params_word = params_word
         self.body: i64 = body
         self.prepare = prepare
+        self.begin = begin  # what comes before the body and after the client's permission
+        self.guarded = guarded  # where there is an auth server, the client needs its permission for the topic
 
     def check(self, session: Session, words: list[bytes]) -> None:
         """Everything that is wrong before the body is read."""
@@ -140,6 +145,9 @@ def _check_batch_topic(session: Session, words: list[bytes]) -> None:
     if not valid_name_bytes(words[1]):
         # NSQ 1.3 says the code twice, and clients that compare whole texts know it so.
         raise BadTopic(f"E_BAD_TOPIC MPUB topic name {quoted(words[1])} is not valid")
+
+
+def _begin_batch(session: Session, words: list[bytes]) -> None:
     try:
         session.broker.topic(words[1].decode())
     except StoreError as error:
@@ -184,11 +192,14 @@ def _publish(session: Session, command: str, topic: bytes, data: bytes, count: i
 # -- consuming
 
 
-def _sub(session: Session, words: list[bytes], body: bytes) -> None:
-    """SUB <topic> <channel>: join a channel; both are made on demand."""
+def _check_channel(session: Session, words: list[bytes]) -> None:
     _check_topic(session, words)
     if not valid_name_bytes(words[2]):
         raise BadChannel(f"SUB channel name {quoted(words[2])} is not valid")
+
+
+def _sub(session: Session, words: list[bytes], body: bytes) -> None:
+    """SUB <topic> <channel>: join a channel; both are made on demand."""
     if session.broker.exiting:
         raise SubscribeFailed("SUB failed exiting")
     try:
@@ -269,8 +280,10 @@ def _identify(session: Session, words: list[bytes], body: bytes) -> None:
 
 
 def _auth(session: Session, words: list[bytes], body: bytes) -> None:
-    """AUTH [size][secret]: answered as when no auth server is configured."""
-    raise AuthDisabled("AUTH disabled")
+    """AUTH [size][secret]: let the auth servers say what the client may do."""
+    if session.guard is None:
+        raise AuthDisabled("AUTH disabled")
+    session.guard.authenticate(body)
 
 
 def _check_auth(session: Session, words: list[bytes]) -> None:
@@ -287,10 +300,12 @@ _PARAMS: Final = "params"  # how NSQ words it for these three
 COMMANDS: Final[dict[bytes, Command]] = {
     b"IDENTIFY": Command("IDENTIFY", _identify, states=_INIT, body=DOCUMENT),
     b"AUTH": Command("AUTH", _auth, states=_INIT, body=DOCUMENT, prepare=_check_auth),
-    b"PUB": Command("PUB", _pub, params=1, body=MESSAGE, prepare=_check_topic),
-    b"MPUB": Command("MPUB", _mpub, params=1, body=BATCH, prepare=_check_batch_topic),
-    b"DPUB": Command("DPUB", _dpub, params=2, body=MESSAGE, prepare=_check_deferred),
-    b"SUB": Command("SUB", _sub, states=_INIT, params=2),
+    b"PUB": Command("PUB", _pub, params=1, body=MESSAGE, prepare=_check_topic, guarded=True),
+    b"MPUB": Command(
+        "MPUB", _mpub, params=1, body=BATCH, prepare=_check_batch_topic, begin=_begin_batch, guarded=True
+    ),
+    b"DPUB": Command("DPUB", _dpub, params=2, body=MESSAGE, prepare=_check_deferred, guarded=True),
+    b"SUB": Command("SUB", _sub, states=_INIT, params=2, prepare=_check_channel, guarded=True),
     b"RDY": Command("RDY", _rdy, states=_ALIVE),
     b"FIN": Command("FIN", _fin, states=_ALIVE, params=1, params_word=_PARAMS),
     b"REQ": Command("REQ", _req, states=_ALIVE, params=2, params_word=_PARAMS),

@@ -2,7 +2,7 @@
 
     receive -> magic -> line -> row of the command table -> (body) -> the command's function
 
-    GREETING -> OPEN <-> UPGRADING          the phases of a session; what it may do follows from where it is
+    GREETING -> OPEN <-> UPGRADING, WAITING     the phases of a session; what it may do follows from where it is
          `--------+----------`-> ENDING -> GONE
 
 Message frames and heartbeats may stand anywhere between replies. An OK that waits for its commit holds back the
@@ -18,7 +18,8 @@ from librt.strings import BytesWriter
 from mypy_extensions import i64, mypyc_attr
 
 from nsqkit.nsqd.core import commands
-from nsqkit.nsqd.core.batch import FAILED, PENDING, Batch, Publisher
+from nsqkit.nsqd.core.batch import FAILED, PENDING, Batch, Publisher, Receipt
+from nsqkit.nsqd.core.guard import Guard
 from nsqkit.nsqd.core.heartbeat import Heartbeat, Patience
 from nsqkit.wire.commands import CommandReader
 from nsqkit.wire.errors import ClientError, LineTooLong, PublishFailed, quoted
@@ -26,6 +27,7 @@ from nsqkit.wire.frames import ERROR, OK_FRAME, RESPONSE, write_frame
 from nsqkit.wire.identify import Identity
 
 if TYPE_CHECKING:
+    from nsqkit.nsqd.core.authority import Permissions
     from nsqkit.nsqd.core.broker import Broker
     from nsqkit.nsqd.core.subscriber import Subscriber
 
@@ -40,13 +42,15 @@ SHARE_TOPICS: Final = 16  # topics that these may publish to: each means a write
 # Phases of a session.
 GREETING: Final = 0  # the magic is awaited
 OPEN: Final = 1  # commands are executed
-UPGRADING: Final = 2  # layers are being put in place; what comes past them is thrown away, as in NSQ
-ENDING: Final = 3  # hung up: nothing is executed any more, replies still go out
-GONE: Final = 4  # the connection is closed
+WAITING: Final = 2  # the authority is asked what the client may do; what comes is kept, and little is read
+UPGRADING: Final = 3  # layers are being put in place; what comes past them is thrown away, as in NSQ
+ENDING: Final = 4  # hung up: nothing is executed any more, replies still go out
+GONE: Final = 5  # the connection is closed
 
 _NEXT: Final = (
     1 << OPEN | 1 << ENDING | 1 << GONE,
-    1 << UPGRADING | 1 << ENDING | 1 << GONE,
+    1 << WAITING | 1 << UPGRADING | 1 << ENDING | 1 << GONE,
+    1 << OPEN | 1 << ENDING | 1 << GONE,
     1 << OPEN | 1 << ENDING | 1 << GONE,
     1 << ENDING | 1 << GONE,
     1 << GONE,
@@ -68,7 +72,7 @@ class Outlet:
         raise NotImplementedError
 
     def hold(self, held: bool) -> None:
-        """Stop reading, or go on: the session has as many open replies as it may have."""
+        """Stop reading, or go on: the session has as many open replies as it may have, or waits for the authority."""
         raise NotImplementedError
 
     def upgrade(self, layer: str, identity: Identity) -> bool:
@@ -86,17 +90,6 @@ class Outlet:
 
 @final
 @mypyc_attr(acyclic=True)
-class Receipt:
-    """A reply that is not due yet: the answer to a publish, or one after it."""
-
-    def __init__(self, frame: bytes, batch: Batch | None, command: str, topic: str, count: i64) -> None:
-        self.frame = frame
-        self.batch = batch
-        self.command = command
-        self.topic = topic
-        self.count = count  # messages published
-
-
 class Session(Publisher):
     """One client connection."""
 
@@ -119,8 +112,11 @@ class Session(Publisher):
         self.phase: i64 = GREETING
         self.blocked = False  # the transport takes nothing now
         self._listed = False  # stands in the broker's list of sessions to flush
-        self._held = False  # too many replies wait: nothing is read
         self._tls_missing = broker.settings.tls_required  # nothing but IDENTIFY is allowed
+        self._full = False  # too many replies wait
+        self._held = False  # for this or another reason nothing is read
+        self._ended = False  # the client will send no more
+        self.guard = None if broker.authority is None else Guard(self, broker.authority)
         self._identified = False  # heartbeats follow the first IDENTIFY
         self._upgrades: list[str] = []  # layers to put in place, when replies in the clear are out
         self._patience: Patience | None = None
@@ -135,6 +131,11 @@ class Session(Publisher):
         """Hung up: nothing is executed any more."""
         return self.phase >= ENDING
 
+    @property
+    def waiting(self) -> bool:
+        """The authority is asked; until it answers nothing is executed."""
+        return self.phase == WAITING
+
     def _enter(self, phase: i64) -> None:
         assert (_NEXT[self.phase] >> phase) & 1, f"from phase {self.phase} to {phase}"
         self.phase = phase
@@ -143,13 +144,13 @@ class Session(Publisher):
 
     def receive(self, data: bytes, now: i64) -> bool:
         """Take bytes and execute a share of the commands that they complete. True: `proceed` with the rest."""
-        if self.phase > OPEN or not self._reader.feed(data):
+        if self.phase > WAITING or not self._reader.feed(data):
             return False
         return self.proceed(now)
 
     def keep(self, data: bytes) -> None:
         """Take bytes that come while there is still something to proceed with."""
-        if self.phase <= OPEN:
+        if self.phase <= WAITING:
             self._reader.feed(data)
 
     def proceed(self, now: i64) -> bool:
@@ -172,11 +173,14 @@ class Session(Publisher):
             left -= 1
             if left == 0 or broker.made != made or len(broker.published) >= most:
                 return self._reader.pending() > 0
-        return False
+        return self.phase == WAITING and self._reader.pending() > 0
 
     def end(self) -> None:
         """The client will send no more. A command cut short is answered with its error."""
         if self.closed:
+            return
+        self._ended = True
+        if self.phase == WAITING:
             return
         if self._command is not None:
             fault = self._command.fault(self._reader).encode()
@@ -224,10 +228,12 @@ class Session(Publisher):
             self.broker.events.command_came(self.address, words[0] if command.name == "AUTH" else line)
         command.check(self, words)
         if command.body == commands.NO_BODY:
-            command.run(self, words, b"")
+            self.perform(command, words, b"")
             return True
         self._params = words
         self._command = command
+        if command.begin is not None:
+            self.perform(command, words, b"")
         return True
 
     def _finish_body(self, command: commands.Command) -> bool:
@@ -235,8 +241,41 @@ class Session(Publisher):
         if body is None:
             return False
         self._command = None
-        command.run(self, self._params, body)
+        if command.begin is None:
+            self.perform(command, self._params, body)
+        else:
+            command.run(self, self._params, body)
         return True
+
+    def perform(self, command: commands.Command, words: list[bytes], body: bytes) -> None:
+        """Execute a command, or the part of it before its body, if the client may; or do so when that is known."""
+        guard = self.guard
+        if guard is not None and command.guarded and not guard.permits(command, words, body):
+            return
+        if command.begin is not None:
+            command.begin(self, words)
+        else:
+            command.run(self, words, body)
+
+    def wait(self) -> None:
+        """Execute nothing until the authority answers."""
+        self._enter(WAITING)
+        self._hold()
+
+    def answered(self, permissions: Permissions | None, now: i64) -> None:
+        """The authority says what the client may do, or nothing of use. Go on with the command that waits for it."""
+        guard = self.guard
+        if guard is None or self.phase != WAITING:
+            return
+        self._enter(OPEN)
+        self.now = self.heard_at = now
+        try:
+            guard.answered(permissions)
+        except ClientError as error:
+            self.fail(error)
+        self._hold()
+        if self._ended and self._reader.pending() == 0:
+            self.end()
 
     # -- replies out
 
@@ -298,9 +337,15 @@ class Session(Publisher):
 
     def _hold_back(self, receipt: Receipt) -> None:
         self._replies.append(receipt)
-        if len(self._replies) > MAX_REPLIES and not self._held:
-            self._held = True
-            self.outlet.hold(True)
+        if len(self._replies) > MAX_REPLIES:
+            self._full = True
+            self._hold()
+
+    def _hold(self) -> None:
+        held = self._full or self.phase == WAITING
+        if held != self._held:
+            self._held = held
+            self.outlet.hold(held)
 
     def settled(self, batch: Batch) -> None:  # noqa: ARG002 - whichever it is, replies go out in order
         """A publish was kept, or failed: give the replies that are due now."""
@@ -327,9 +372,9 @@ class Session(Publisher):
         self.has_output()
         if self.phase == UPGRADING and not replies:
             self._upgrade()
-        if self._held and len(replies) <= MAX_REPLIES // 2:
-            self._held = False
-            self.outlet.hold(False)
+        if self._full and len(replies) <= MAX_REPLIES // 2:
+            self._full = False
+            self._hold()
 
     # -- life
 
@@ -436,6 +481,8 @@ class Session(Publisher):
             return
         self._enter(GONE)
         self._no_longer_wait()
+        if self.guard is not None:
+            self.guard.forget()
         if self.heartbeat is not None:
             self.broker.deadlines.cancel(self.heartbeat)
             self.heartbeat = None
