@@ -184,8 +184,6 @@ def test_empty_address():
 @pytest.mark.parametrize(
     "flag,feature",
     [
-        ("--auth-http-address=127.0.0.1:1", "AUTH"),
-        ("--auth-http-request-method=post", "AUTH"),
         ("--enable-experiment=topology-aware-consumption", "zone awareness"),
     ],
 )
@@ -200,7 +198,7 @@ def test_flag_of_a_later_feature_is_refused(flag, feature):
         load(NsqdOptions, line)
 
 
-@pytest.mark.parametrize("flag", ["--auth-http-request-method=get", "--statsd-interval=1m"])
+@pytest.mark.parametrize("flag", ["--enable-experiment="])
 def test_flag_of_a_later_feature_may_say_the_default(flag):
     """What changes nothing is accepted."""
     load(NsqdOptions, parse(NsqdOptions, [flag]))
@@ -240,6 +238,37 @@ def test_address_of_an_nsqlookupd(address):
     options = load(NsqdOptions, parse(NsqdOptions, [f"--lookupd-tcp-address={address}"]))
 
     assert (address,) == options.nsqlookupd_tcp_addresses
+
+
+@pytest.mark.parametrize("method", ["put", "GET", ""])
+def test_request_method_of_auth_servers_is_checked(method):
+    """It is get or post."""
+    with pytest.raises(OptionError, match="^--auth-http-request-method must be post or get$"):
+        NsqdOptions(auth_http_request_method=method)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["authority", "auth:0", "http://u:password", "ftp://auth:1/", "http://", "http://auth:x/", "http://a:0/"],
+)
+def test_address_of_an_auth_server_is_checked(address):
+    """What can be no address or URL is an error, which does not repeat it: a password may be in it."""
+    with pytest.raises(OptionError, match="^invalid value for --auth-http-address: ") as caught:
+        NsqdOptions(auth_http_addresses=(address,))
+
+    assert address not in str(caught.value).replace("http://host", "")
+
+
+@pytest.mark.parametrize("address", ["auth:80", "[::1]:80", "https://auth/path?x=1", "http://u:p@auth:8080"])
+def test_address_of_an_auth_server(address):
+    """Addresses and URLs are taken as they are."""
+    assert (address,) == NsqdOptions(auth_http_addresses=(address,)).auth_http_addresses
+
+
+def test_too_many_auth_servers():
+    """There may be ten auth servers."""
+    with pytest.raises(OptionError, match="more than 10 addresses for --auth-http-address"):
+        NsqdOptions(auth_http_addresses=("auth:80",) * 11)
 
 
 def test_percentiles_are_kept_in_descending_order():

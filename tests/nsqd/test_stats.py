@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from nsqkit.nsqd.core.authority import Authority, Permissions
 from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.core.session import Outlet, Session
 from nsqkit.nsqd.core.settings import SECOND, Settings
@@ -48,6 +49,9 @@ class Silent(Outlet):
     def send(self, data: bytes) -> None:
         """Drop it."""
 
+    def hold(self, held: bool) -> None:
+        """Nothing is read here."""
+
     def close(self) -> None:
         """Stay."""
 
@@ -72,6 +76,24 @@ def sized(data: bytes) -> bytes:
 def pub(topic: bytes, body: bytes) -> bytes:
     """A PUB."""
     return b"PUB %b\n" % topic + sized(body)
+
+
+class Everything(Permissions):
+    """Permission for everything."""
+
+    def allow(self, topic: str, channel: str) -> bool:  # noqa: ARG002 - permissions are asked so
+        """Yes."""
+        return True
+
+
+class Generous(Authority):
+    """Says yes to everybody, when a test lets it."""
+
+    def ask(self, session: Session, secret: bytes) -> None:
+        """It does not answer by itself."""
+
+    def forget(self, session: Session) -> None:
+        """Nothing to forget."""
 
 
 def question(*, memory: bool = False, **wanted: Any) -> Question:
@@ -387,3 +409,25 @@ def test_text_of_latencies():
 
     shown = [line.rpartition("e2e%: ")[2] for line in page.splitlines() if line.startswith("      [")]
     assert ["0.0ns", "1.0us", "1.0us", "1.5ms", "2.0s"] == shown
+
+
+def test_who_was_admitted(broker):
+    """A client of which the auth server said who it is has that among its fields; what is empty is left out."""
+    broker.authority = Generous()
+    named = client(broker, 1, b"AUTH\n" + sized(b"s3cret"))
+    nameless = client(broker, 2, b"AUTH\n" + sized(b"s3cret"))
+    named.answered(Everything("me", "http://id", 1, NOW + SECOND), NOW)
+    nameless.answered(Everything("", "", 1, NOW + SECOND), NOW)
+    for session in (named, nameless):
+        session.receive(b"SUB t c\n", NOW)
+    client(broker, 3)
+
+    one, other = look(broker)["topics"][0]["channels"][0]["clients"]
+
+    assert {"authed": True, "auth_identity": "me", "auth_identity_url": "http://id"} == {
+        key: value for key, value in one.items() if key.startswith("auth")
+    }
+    assert {"authed": True} == {key: value for key, value in other.items() if key.startswith("auth")}
+    place = list(one).index("user_agent") + 1
+    assert ["authed", "auth_identity", "auth_identity_url", "topology_zone"] == list(one)[place : place + 4]
+    assert "s3cret" not in json.dumps(look(broker))

@@ -350,9 +350,13 @@ class NsqdOptions(DaemonOptions):
 
 
 def _check_url(url: str) -> None:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
-        raise ValueError("not a URL of an auth server: write http://host:port/path, or https")
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # its text may have a password
+        good = False
+    if not good:
+        raise ValueError("not the URL of an auth server: write http://host:port/path, or https")
 
 
 _ORDERED = (

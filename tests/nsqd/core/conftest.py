@@ -243,7 +243,7 @@ class Client:
     def receive(self, data: bytes) -> None:
         """Execute what these bytes complete, share after share."""
         more = self.session.receive(data, self.node.clock.now)
-        while more:
+        while more and not self.session.waiting:
             more = self.session.proceed(self.node.clock.now)
 
     def replies(self) -> list[tuple[int, bytes]]:
