@@ -123,6 +123,8 @@ class Batch:
         return size - 4 * self.count
 
 
+@final
+@mypyc_attr(acyclic=True)
 class Receipt:
     """A reply that is not due yet: the answer to a publish, or one after it."""
 

@@ -88,8 +88,6 @@ class Outlet:
         raise NotImplementedError
 
 
-@final
-@mypyc_attr(acyclic=True)
 class Session(Publisher):
     """One client connection."""
 
