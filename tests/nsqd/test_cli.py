@@ -18,8 +18,10 @@ def test_help(capsys):
 
 def test_flag_of_a_later_feature_is_named(capsys):
     """A flag of a feature to come is exit code 2, with one line."""
-    assert 2 == cli.main(["--auth-http-address=c"])
-    expected = "nsqd: --auth-http-address is not available in this version: AUTH comes with a later one\n"
+    assert 2 == cli.main(["--enable-experiment=c"])
+    expected = (
+        "nsqd: --enable-experiment is not available in this version: zone awareness comes with a later one\n"
+    )
     assert expected == capsys.readouterr().err
 
 

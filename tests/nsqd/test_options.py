@@ -198,12 +198,6 @@ def test_flag_of_a_later_feature_is_refused(flag, feature):
         load(NsqdOptions, line)
 
 
-@pytest.mark.parametrize("flag", ["--enable-experiment="])
-def test_flag_of_a_later_feature_may_say_the_default(flag):
-    """What changes nothing is accepted."""
-    load(NsqdOptions, parse(NsqdOptions, [flag]))
-
-
 @pytest.mark.parametrize(
     "flags,message",
     [

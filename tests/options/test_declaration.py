@@ -94,6 +94,11 @@ def test_option_of_a_later_feature_is_refused():
         SomeOptions(future="x")
 
 
+def test_option_of_a_later_feature_may_say_the_default():
+    """What changes nothing is accepted."""
+    assert "" == SomeOptions(future="").future
+
+
 def test_options_never_change():
     """Options are frozen."""
     with pytest.raises(FrozenInstanceError):

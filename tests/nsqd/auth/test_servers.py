@@ -12,6 +12,7 @@ from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.core.session import Outlet, Session
 from nsqkit.nsqd.core.settings import SECOND, Settings
 from nsqkit.options import Duration
+from nsqkit.wire.identify import Security
 
 NOW = 1_700_000_000 * SECOND
 AUTH = b"  V2AUTH\n\0\0\0\6s3cret"
@@ -146,6 +147,23 @@ def test_what_is_told_of_the_client(play, address, ip):
         assert [
             ("one:1", {"common_name": "", "remote_ip": ip, "tls": "false"}, b"s3cret")
         ] == scene.questioner.asked
+
+    play(test, "one:1")
+
+
+def test_a_client_with_a_certificate(play):
+    """The server is told the name in it."""
+
+    async def test(scene):
+        scene.questioner.answers = {"one:1": NoAnswer("no")}
+        session = Session(scene.broker, Sent(), "10.0.0.1:7", NOW)
+        session.identity.security = Security("TLS1.3", "suite", "", "somebody")
+        session.receive(AUTH, NOW)
+
+        await scene.turned.wait()
+
+        ((_, client, _),) = scene.questioner.asked
+        assert {"common_name": "somebody", "remote_ip": "10.0.0.1", "tls": "true"} == client
 
     play(test, "one:1")
 

@@ -89,10 +89,11 @@ class AuthServers(Authority):
     async def _first_answer(self, session: Session, secret: bytes) -> Permissions | None:
         """What the first server with a good answer says; begin with any of them."""
         questioner = await self._ready_questioner()
+        security = session.identity.security
         client = {
-            "common_name": "",
+            "common_name": security.common_name if security else "",
             "remote_ip": "" if session.address == "@" else session.address.rpartition(":")[0].strip("[]"),
-            "tls": "true" if session.identity.tls else "false",
+            "tls": "true" if security else "false",
         }
         first = random.randrange(len(self._addresses))  # noqa: S311 - any will do
         for address in self._addresses[first:] + self._addresses[:first]:

@@ -57,7 +57,9 @@ class Heartbeat(Alarm):
         elif now - self._blocked_at >= self._interval:
             session.abort("it does not read what it is sent")
             return 0
-        silence: i64 = 0 if session.waiting else 2 * session.identity.heartbeat_interval  # it is not read then
+        silence: i64 = (
+            0 if session.waiting else 2 * session.identity.heartbeat_interval
+        )  # it is not read then
         if silence > 0 and now - session.heard_at >= silence:
             session.drop("no answer to two heartbeats")
             return 0

@@ -12,7 +12,7 @@ replies after it, not the reading. A ClientError raised anywhere below becomes i
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final
 
 from librt.strings import BytesWriter
 from mypy_extensions import i64, mypyc_attr
