@@ -1,12 +1,15 @@
 """Few descriptors: storage keeps those that it needs, and clients are refused before it has none."""
 
 import resource
+import socket
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 
 from tests.scenarios.conftest import Client, Closed, Daemon, command
+from tests.scenarios.test_tls import https_port
 
 LIMIT = 200
 ROUNDS = 30  # enough for several syncs and checkpoints in between
@@ -56,6 +59,29 @@ def test_storage_comes_first(make_daemon, mode):
         ]
         client.close()
     assert "Too many open files" not in nsqd.log()
+
+
+def test_handshakes_that_stall(make_daemon, certificates):
+    """Who connects to HTTPS and says nothing takes a place as others do; when all are taken more are refused."""
+    nsqd = make_daemon(
+        *certificates.flags("--https-address=127.0.0.1:0", "--handshake-timeout=1m"), http=True
+    )
+    nsqd.start(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (LIMIT, LIMIT)))
+    publisher = nsqd.connect()
+    publisher.publish("orders", b"x")
+    port = https_port(nsqd)
+
+    crowd = [socket.create_connection(("127.0.0.1", port)) for _ in range(LIMIT + 50)]
+
+    for client in crowd[-50:]:
+        client.settimeout(20)
+        with suppress(ConnectionResetError):
+            assert client.recv(1) == b""
+    publisher.publish("orders", b"x")
+    assert "Too many open files" not in nsqd.log()
+    for client in crowd:
+        client.close()
+    wait_for_a_place(nsqd)
 
 
 def hung_up(client: Client) -> bool:

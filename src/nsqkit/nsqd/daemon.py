@@ -254,7 +254,9 @@ class Nsqd:
         self.log.info(f"TCP: listening on {listener.address}")
 
     def _clients(self) -> int:
-        return len(self._connections) + sum(server.connection_count for server in self._http)
+        secure = self._certificates.context.open_count() if self._certificates else 0
+        plain = self._http[:1] if self.http_port else []
+        return len(self._connections) + secure + sum(server.connection_count for server in plain)
 
     def _connect(self) -> asyncio.BaseProtocol:
         if self._door.closed():
@@ -279,6 +281,7 @@ class Nsqd:
             await self._start_http("HTTP", server, plain)
         if secure is not None and self._certificates is not None:
             limit = self.options.handshake_timeout
+            self._certificates.context.closed = self._door.closed
             server = http.http_server(self, app, self._door, self._certificates.context, limit)
             await self._start_http("HTTPS", server, secure)
 

@@ -65,8 +65,10 @@ class TlsRequired:
 def http_server(
     nsqd: Daemon, app: ASGIApp, door: Door, tls: SSLContext | None = None, handshake_timeout: int = 0
 ) -> HttpServer:
-    """A server, not started yet; with `tls` it speaks HTTPS, with a limit in ns for handshakes, 0 for none."""
-    limit_s = handshake_timeout / SECOND or LONGEST_HANDSHAKE_S
-    return HttpServer(
-        nsqd, app, lambda: Refused() if door.closed() else None, Tls(tls, limit_s) if tls else None
-    )
+    """A server, not started yet; with `tls`, which knows the door, it speaks HTTPS.
+
+    The limit for handshakes is in ns, 0 for none.
+    """
+    if tls is not None:
+        return HttpServer(nsqd, app, tls=Tls(tls, handshake_timeout / SECOND or LONGEST_HANDSHAKE_S))
+    return HttpServer(nsqd, app, lambda: Refused() if door.closed() else None)

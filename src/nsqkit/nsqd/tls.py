@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Self, TypeAlias, cast
+from weakref import WeakSet
 
 from nsqkit.errors import StartError
 from nsqkit.nsqd.options import NsqdOptions, TlsVersion
@@ -53,7 +54,7 @@ class Certificates:
     def __init__(self, options: NsqdOptions) -> None:
         self._options = options
         self._wrap = _wrapper(options)
-        self.context: ssl.SSLContext = _Newest(self)
+        self.context = _Newest(self)
 
     def reload(self) -> None:
         """Read the files again, for connections to come. StartError leaves everything as it was."""
@@ -65,18 +66,33 @@ class Certificates:
 
 
 class _Newest(ssl.SSLContext):
-    """Stands for the newest context, wherever one is given away for long."""
+    """Stands for the newest context where an event loop takes one for long.
 
+    It shakes hands before it tells anybody of a connection, so whoever is not to be served is turned away here.
+    """
+
+    closed: Callable[[], bool]  # is the next one to be turned away?
     _certificates: Certificates
+    _open: WeakSet[ssl.SSLObject]
 
     def __new__(cls, certificates: Certificates) -> Self:
         context = super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
         context._certificates = certificates
+        context._open = WeakSet()
+        context.closed = lambda: False
         return context
 
     def wrap_bio(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, *_: Any, **__: Any) -> ssl.SSLObject:
-        """The server's side of a new connection."""
-        return self._certificates.wrap(incoming, outgoing)
+        """The server's side of a new connection. ConnectionRefusedError."""
+        if self.closed():
+            raise ConnectionRefusedError
+        made = self._certificates.wrap(incoming, outgoing)
+        self._open.add(made)
+        return made
+
+    def open_count(self) -> int:
+        """Connections that are open, and also those whose handshake is not done, which nobody else knows of."""
+        return len(self._open)
 
 
 class Tls(Layer):
