@@ -272,7 +272,7 @@ class NsqdOptions(DaemonOptions):
         "if not empty, --tls-required is true unless it says tcp-https",
     )
     tls_root_ca_file: str = option(
-        "", "CA of the clients' certificates, a PEM file; empty: the CAs of the system"
+        "", "CA of clients' and auth servers' certificates, a PEM file; empty: the CAs of the system"
     )
     tls_required: TlsRequired = option(
         TlsRequired.NO,
