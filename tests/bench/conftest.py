@@ -43,6 +43,7 @@ class FakeNsqd:
 
     def __init__(self, *, refuse: str | None = None, silent: str | None = None, lose: int = 0) -> None:
         self.asked = threading.Event()
+        self.tells = True  # what its longest pass was
         self.silent = silent
         self.deleted: list[str] = []
         self.finished = 0
@@ -149,6 +150,8 @@ class FakeNsqd:
             answer = b"OK"
             if path == "/info":
                 answer = json.dumps({"version": "1.3.0-fake", "tcp_port": self.tcp_port}).encode()
+            elif path == "/debug/longest_pass":
+                answer = b'{"pass_cpu_us": 1500, "turn_us": 2500}' if self.tells else b"OK"
             elif path == "/pub":
                 self._publish(query, [body])
             elif path == "/topic/delete":

@@ -194,6 +194,20 @@ def test_a_spawned_nsqd_is_measured_and_stopped(tmp_path: Path, capsys: pytest.C
     assert "consume rdy=2500" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("tells", [True, False])
+def test_the_longest_pass_is_told(
+    start_nsqd: StartNsqd, capsys: pytest.CaptureFixture[str], tells: bool
+) -> None:
+    """If the server knows it, in the last line, which fits a narrow terminal."""
+    nsqd = start_nsqd()
+    nsqd.tells = tells
+
+    assert main([*addresses(nsqd), "--messages=100", "--rounds=1", "consume"]) == 0
+
+    line = "longest pass of nsqd's event loop: 1.5 ms of CPU, 2.5 ms long"
+    assert tells == (line in capsys.readouterr().out.splitlines())
+
+
 @pytest.mark.parametrize(
     "arguments", [["fly"], ["latency", "--size=7"], ["pub", "--messages=5"], ["pubsub", "--channels=0"]]
 )

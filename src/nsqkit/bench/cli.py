@@ -290,10 +290,16 @@ async def _bench(arguments: argparse.Namespace, cases: list[Case]) -> int:
                 "nsqkit bench: no CPU figures: the server's process is not known; see --server-pid",
                 file=sys.stderr,
             )
+        await target.longest_pass()  # begins anew
         results, interrupted = await _run_cases(target, cases, arguments)
+        longest = None if interrupted else await target.longest_pass()
     server_line = f"nsqd {info.get('version', '(version unknown)')} at {target.tcp}"
     print("\n".join(report.wrapped(f"{server_line}; {facts.cpus} CPUs, {facts.cpu_model}")))
     print(report.table(results))
+    if longest is not None:
+        print(
+            f"longest pass of nsqd's event loop: {longest[0] / 1e3:.1f} ms of CPU, {longest[1] / 1e3:.1f} ms long"
+        )
     if arguments.json is not None:
         arguments.json.write_bytes(report.encode_json(facts, results))
     if interrupted:

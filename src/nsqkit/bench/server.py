@@ -60,6 +60,15 @@ class Target:
         info = await asyncio.to_thread(_request, self.http, "GET", "/info")
         return json.loads(info) if info else {}
 
+    async def longest_pass(self) -> tuple[int, int] | None:
+        """What held up the event loop most since it was asked last: µs of CPU, and of time; None: it does not say."""
+        if self.http is None:
+            return None
+        with contextlib.suppress(BenchError, ValueError, KeyError):  # another's nsqd has no such thing
+            found = json.loads(await asyncio.to_thread(_request, self.http, "POST", "/debug/longest_pass"))
+            return int(found["pass_cpu_us"]), int(found["turn_us"])
+        return None
+
     async def delete_topic(self, topic: str) -> None:
         """Remove a topic with all its messages, if there is an HTTP address."""
         if self.http is not None:
