@@ -4,6 +4,7 @@ import pytest
 
 from nsqkit.nsqd.core.batch import FAILED, KEPT, PENDING
 from nsqkit.nsqd.core.deadlines import SLICE
+from nsqkit.nsqd.core.topic import MOST_BYTES
 
 stored = pytest.mark.parametrize("flavour", ["os", "fsync"], indirect=True)
 in_memory = pytest.mark.parametrize("flavour", ["memory"], indirect=True)
@@ -408,6 +409,29 @@ def test_what_waited_goes_to_the_channels_in_portions(node, clock):
     assert 2 * SLICE + 1 == node.channel("t", "c").queue.depth()
     consumer = node.client().subscribe("t", "c").ready(2500)
     assert [*numbers(2 * SLICE), b"last"] == consumer.bodies()
+
+
+def test_a_turn_writes_so_many_bytes_of_a_topic(node, clock):
+    """The rest has the next turns, in order, and comes before what is published meanwhile."""
+    topic = node.topic("t")
+    channel = node.channel("t", "c")
+    half = bytes(MOST_BYTES // 2 - 8)
+    batches = [topic.publish(sized(b"%04d" % n + half), 1, 0, None, clock.now) for n in range(4)]
+    large = topic.publish(sized(bytes(2 * MOST_BYTES)), 1, 0, None, clock.now)
+
+    node.broker.work(clock.now)
+    assert 2 == channel.queue.depth()
+    later = topic.publish(sized(b"later"), 1, 0, None, clock.now)
+    assert node.broker.busy()
+    node.broker.work(clock.now)
+    assert 4 == channel.queue.depth()
+    node.broker.work(clock.now)
+    assert 5 == channel.queue.depth()
+    node.turn()
+
+    ids = [batch.first_id for batch in [*batches, large, later]]
+    assert (6, sorted(ids)) == (channel.queue.depth(), ids)
+    assert not node.broker.busy()
 
 
 def test_a_pause_stops_what_is_on_its_way(node, clock):

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from nsqkit.nsqd.core.store import TopicStore
 
 EXITING: Final = "exiting"
+MOST_BYTES: Final = 1 << 20  # of one topic that a turn writes, unless a batch has more
 
 
 class Topic(Alarm):
@@ -89,9 +90,17 @@ class Topic(Alarm):
         return batch
 
     def commit(self, now: i64) -> None:
-        """Write what was published in this turn, then give it to the channels."""
+        """Write what was published in this turn, then give it to the channels. What is too much has the next turn."""
         pending = self._pending
         self._pending = []
+        size: i64 = 0
+        for index, batch in enumerate(pending):
+            size += len(batch.data)
+            if size > MOST_BYTES and index > 0 and not self.broker.exiting:
+                self._pending = pending[index:]
+                pending = pending[:index]
+                self.broker.published.append(self)
+                break
         if self.deleted or self.broker.exiting:
             for batch in pending:
                 batch.settle(FAILED, EXITING)
