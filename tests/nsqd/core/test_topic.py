@@ -434,6 +434,25 @@ def test_a_turn_writes_so_many_bytes_of_a_topic(node, clock):
     assert not node.broker.busy()
 
 
+@in_memory
+def test_what_waited_in_memory_and_what_waited_in_the_log(node, publish, settings):
+    """They come in order, also where neither has room in the channel's memory."""
+    settings.mem_queue_size = 1
+    consumer = node.client().subscribe("t", "c")
+    publish("t", b"0")
+    topic = node.topic("t")
+    topic.pause(True, node.clock.now)
+    publish("t", b"1")
+    publish("t", b"2", b"3")
+    assert 1 == len(topic.waiting.extents())
+
+    topic.pause(False, node.clock.now)
+    node.turn()
+    consumer.ready(10)
+
+    assert numbers(4) == consumer.bodies()
+
+
 def test_a_pause_stops_what_is_on_its_way(node, clock):
     """And the end of the pause goes on with it."""
     topic = node.topic("t")

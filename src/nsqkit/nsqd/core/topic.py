@@ -174,17 +174,21 @@ class Topic(Alarm):
             if item is None:
                 break
             deadlines.left -= len(self.channels)
+            if isinstance(item, Batch) and item.first_position == NOWHERE:
+                if homeless or not self._has_room(item, now):
+                    homeless.append(item)
+                else:
+                    self._hand_on(item, now)
+                continue
+            self._find_place(homeless, now)  # it comes first
+            homeless = []
             if isinstance(item, Extent):
                 for channel in self.channels.values():
                     channel.message_count += item.stop - item.start
                     channel.put_extent(item.start, item.stop)
-            elif item.first_position == NOWHERE and (homeless or not self._has_room(item, now)):
-                homeless.append(item)
             else:
                 self._hand_on(item, now)
-        self._place(homeless)
-        for item in homeless:
-            self._hand_on(item, now)
+        self._find_place(homeless, now)
         if self.waiting.depth() > 0:
             self.releasing = True
             deadlines.set(self, deadlines.now)
@@ -199,16 +203,17 @@ class Topic(Alarm):
             channel.put(batch, now)
         self.broker.held.remove(batch)
 
-    def _place(self, batches: list[Batch]) -> None:
-        """Write what waited in memory, so that it does not overtake what a channel has in the log."""
-        if self.store is None or not batches:
-            return
-        try:
-            for batch in batches:
-                self.store.append(batch)
-            self.store.write()
-        except StoreError as error:
-            self.broker.health.set(WRITING + self.name, str(error))  # it stays in memory
+    def _find_place(self, batches: list[Batch], now: i64) -> None:
+        """Write what waited in memory, so that it does not overtake what a channel has in the log, and hand it on."""
+        if self.store is not None and batches:
+            try:
+                for batch in batches:
+                    self.store.append(batch)
+                self.store.write()
+            except StoreError as error:
+                self.broker.health.set(WRITING + self.name, str(error))  # it stays in memory
+        for batch in batches:
+            self._hand_on(batch, now)
 
     # -- channels
 
