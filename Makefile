@@ -16,9 +16,7 @@ CONFORMANCE := $(abspath ../shared/conformance)
 # (`t:c.diskqueue.000000.dat`), where this nsqd has a log per topic: docs/storage.md.
 NOT_YET := \
 	--ignore=public/test_nsqadmin.py \
-	--deselect=public/test_persistence.py::test_deleting_removes_the_files \
-	--deselect=public/test_more.py::test_local_deliveries_are_counted \
-	--deselect=public/test_more.py::test_same_zone_goes_first
+	--deselect=public/test_persistence.py::test_deleting_removes_the_files
 
 .PHONY: run test check suite suite-pure wheel sdist installs conformance simulate mutate faults soak fuzz fuzz-fixed bench docs lock format clean
 

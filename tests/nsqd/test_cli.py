@@ -16,15 +16,6 @@ def test_help(capsys):
     assert capsys.readouterr().out.startswith("Usage of nsqd:\n")
 
 
-def test_flag_of_a_later_feature_is_named(capsys):
-    """A flag of a feature to come is exit code 2, with one line."""
-    assert 2 == cli.main(["--enable-experiment=c"])
-    expected = (
-        "nsqd: --enable-experiment is not available in this version: zone awareness comes with a later one\n"
-    )
-    assert expected == capsys.readouterr().err
-
-
 def test_impossible_settings_are_fatal(capfd):
     """A value that makes no sense is exit code 2 and a FATAL line."""
     assert 2 == cli.main(["--node-id=1024"])

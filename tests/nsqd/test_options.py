@@ -182,23 +182,6 @@ def test_empty_address():
 
 
 @pytest.mark.parametrize(
-    "flag,feature",
-    [
-        ("--enable-experiment=topology-aware-consumption", "zone awareness"),
-    ],
-)
-def test_flag_of_a_later_feature_is_refused(flag, feature):
-    """A flag whose feature is missing is a clear error naming the flag."""
-    name = flag.partition("=")[0]
-    line = parse(NsqdOptions, [flag])
-
-    with pytest.raises(
-        FlagError, match=f"^{name} is not available in this version: {feature} comes with a later one$"
-    ):
-        load(NsqdOptions, line)
-
-
-@pytest.mark.parametrize(
     "flags,message",
     [
         ("--tls-cert=c", "^--tls-cert and --tls-key go together: a certificate and its key$"),

@@ -3,7 +3,7 @@
 import pytest
 
 from nsqkit.nsqd.options import DEFAULT_RESERVE, NsqdOptions
-from nsqkit.nsqd.settings import reserve_of
+from nsqkit.nsqd.settings import reserve_of, settings_of
 from nsqkit.nsqd.storage.disk import Disk
 
 MB = 1 << 20
@@ -34,3 +34,11 @@ def test_a_reserve_that_somebody_wants(wanted: int) -> None:
     """It is taken as it is, on a small volume as well."""
     assert wanted != DEFAULT_RESERVE
     assert wanted == reserve_of(NsqdOptions(min_free_space=wanted), Volume(60 * MB), "/data")
+
+
+@pytest.mark.parametrize(
+    "experiments,near", [((), False), (("topology-aware-consumption",), True), (("telepathy",), False)]
+)
+def test_near_consumers_come_first_if_that_is_asked_for(experiments, near):
+    """Experiments that nobody knows are passed over, as in NSQ."""
+    assert near == settings_of(NsqdOptions(enable_experiment=experiments)).prefer_near

@@ -284,7 +284,9 @@ class NsqdOptions(DaemonOptions):
     max_deflate_level: int = option(6, "highest deflate level a client may ask for", within=(1, 9))
     snappy: bool = option(True, "let clients ask for snappy compression")
     enable_experiment: tuple[str, ...] = option(
-        (), "an experiment to turn on; may be repeated", later="zone awareness"
+        (),
+        "an experiment to turn on; may be repeated; there is topology-aware-consumption: ready consumers in this"
+        " nsqd's zone come first, then those in its region",
     )
 
     def fit(self, given: set[str]) -> None:

@@ -10,6 +10,7 @@ from nsqkit.nsqd.storage.disk import Disk
 from nsqkit.version import NSQ_VERSION
 
 MOST_HELD: Final = 1 << 29  # bytes of waiting messages in memory, unless an option says otherwise
+TOPOLOGY: Final = "topology-aware-consumption"  # the experiment of that name
 SMALL_SHARE: Final = 20  # one part in so many of a volume is kept free, if that is less than the default
 
 
@@ -53,6 +54,7 @@ def settings_of(options: NsqdOptions) -> Settings:
     settings.tls_required = options.tls_required is not TlsRequired.NO
     settings.max_channel_consumers = options.max_channel_consumers
     settings.requeue_on_disconnect = options.requeue_on_disconnect
+    settings.prefer_near = TOPOLOGY in options.enable_experiment
     settings.latency_quantiles = list(options.e2e_processing_latency_percentiles)
     settings.latency_window = int(options.e2e_processing_latency_window_time)
     return settings

@@ -79,6 +79,9 @@ class ChannelStats(msgspec.Struct, kw_only=True):
     in_flight_count: int
     deferred_count: int
     message_count: int
+    zone_local_msg_count: int | UnsetType = UNSET
+    region_local_msg_count: int | UnsetType = UNSET
+    global_msg_count: int | UnsetType = UNSET
     requeue_count: int
     timeout_count: int
     client_count: int
@@ -166,6 +169,7 @@ def topic_stats(topic: Topic, channels: list[Channel], now: int) -> TopicStats:
 
 def channel_stats(channel: Channel, asked: Question) -> ChannelStats:
     """One channel."""
+    near, regional, elsewhere = channel.sent_counts
     return ChannelStats(
         channel_name=channel.name,
         depth=channel.queue.depth(),
@@ -173,6 +177,9 @@ def channel_stats(channel: Channel, asked: Question) -> ChannelStats:
         in_flight_count=channel.in_flight_count,
         deferred_count=int(channel.deferred_count()),
         message_count=channel.message_count,
+        zone_local_msg_count=int(near) or UNSET,
+        region_local_msg_count=int(regional) or UNSET,
+        global_msg_count=int(elsewhere) or UNSET,
         requeue_count=channel.requeue_count,
         timeout_count=channel.timeout_count,
         client_count=len(channel.subscribers),

@@ -487,7 +487,7 @@ def test_consumers_of_an_idle_channel_leave_nothing_behind(node):
     for _ in range(5):
         node.client().subscribe("t", "c").ready(1).leave()
 
-    assert ([], [], 0) == (channel.subscribers, channel.departed, len(channel.willing))
+    assert ([], [], 0) == (channel.subscribers, channel.departed, sum(map(len, channel.willing)))
 
 
 def test_nothing_is_sent_to_who_has_hung_up(node, publish):
@@ -964,3 +964,66 @@ def test_requeued_and_deferred_messages_count(node, publish, broker, flavour):
     consumer.requeue(one).requeue(two, delay_ms=1000)
 
     assert (200 if flavour in ("nothing", "memory") else 100) == broker.held.bytes
+
+
+# -- consumers in this nsqd's zone
+
+
+@pytest.fixture
+def near(settings):
+    """Who is near comes first; this nsqd is in zone z of region r."""
+    settings.prefer_near = True
+    settings.limits.topology_region = "r"
+    settings.limits.topology_zone = "z"
+
+
+def at(node, zone: str, region: str, ready: int):
+    """A consumer of channel `c` there."""
+    client = node.client().identify(topology_zone=zone, topology_region=region)
+    return client.subscribe("t", "c").ready(ready)
+
+
+@pytest.mark.usefixtures("near")
+def test_who_is_near_is_served_first(node, publish):
+    """The zone, the region, then everybody else: whoever can take a message now."""
+    far, regional, zonal = at(node, "y", "q", 2), at(node, "y", "r", 2), at(node, "z", "r", 2)
+
+    publish("t", *[b"x"] * 5)
+
+    assert (1, 2, 2) == tuple(len(one.deliveries()) for one in (far, regional, zonal))
+    assert [2, 2, 1] == list(node.channel("t", "c").sent_counts)
+
+
+@pytest.mark.usefixtures("near")
+def test_who_is_near_and_busy_does_not_keep_others_waiting(node, publish):
+    """And it is first again as soon as it has room."""
+    far, zonal = at(node, "y", "q", 10), at(node, "z", "r", 1)
+    publish("t", b"1", b"2")
+    (first,) = zonal.deliveries()
+    assert [b"2"] == far.bodies()
+
+    zonal.finish(first.id)
+    publish("t", b"3", b"4")
+
+    assert ([b"3"], [b"4"]) == (zonal.bodies(), far.bodies())
+
+
+@pytest.mark.usefixtures("near")
+def test_who_is_near_and_leaves(node, publish):
+    """Its place in the line is given up."""
+    far, zonal = at(node, "y", "q", 10), at(node, "z", "r", 1)
+    zonal.leave()
+
+    publish("t", b"x")
+
+    assert [b"x"] == far.bodies()
+
+
+def test_nobody_is_near_unless_it_matters(node, publish):
+    """Without the experiment all are alike, and counted as elsewhere."""
+    one, other = at(node, "", "", 10), at(node, "z", "r", 10)
+
+    publish("t", b"1", b"2")
+
+    assert (1, 1) == (len(one.bodies()), len(other.bodies()))
+    assert [0, 0, 2] == list(node.channel("t", "c").sent_counts)

@@ -65,7 +65,11 @@ class Channel(Alarm):
         self.subscribers: list[Subscriber] = []
         self.departed: list[Subscriber] = []  # gone, but with messages in flight
         self._owners: dict[bytes, Subscriber] | None = None  # who was sent what, see `_owner`
-        self.willing: deque[Subscriber] = deque()  # consumers with room, whose turn comes in this order
+        # Consumers with room, whose turn comes in this order; those who are near are in a line of their own.
+        self.willing: list[deque[Subscriber]] = [deque()]
+        if self.broker.settings.prefer_near:
+            self.willing = [deque(), deque(), deque()]
+        self.sent_counts: list[i64] = [0, 0, 0]  # by distance
         self.deferred: list[tuple[int, int, Message]] = []  # heap by due time
         self.early: deque[Batch] = deque()  # not due yet, to be taken apart into `deferred`
         self.early_count: i64 = 0  # messages in it
@@ -195,20 +199,24 @@ class Channel(Alarm):
         """Send what is ready to who is ready, in small chunks, round robin."""
         self.awaits_dispatch = False
         if not self.paused and not self.deleted:
-            self._share_out(now)
+            for line in self.willing:
+                if not self._share_out(line, now):
+                    break
         self.queue.trim()
 
-    def _share_out(self, now: i64) -> None:
-        """Give each willing consumer its share, round by round: equal parts of what is ready, CHUNK at most."""
+    def _share_out(self, willing: deque[Subscriber], now: i64) -> bool:
+        """Give each consumer in a line its share, round by round: equal parts of what is ready, CHUNK at most.
+
+        True: none of them is willing any more.
+        """
         queue = self.queue
         broker = self.broker
-        willing = self.willing
         share: i64 = 0
         left: i64 = 0  # consumers whose turn is still to come in this round
         while willing and queue.memory_count + queue.stored_count > 0:
             if broker.left <= 0:
                 self.want_dispatch()  # the next turn goes on; others come in between
-                return
+                return False
             if left == 0:
                 left = len(willing)
                 share = (queue.memory_count + queue.stored_count + left - 1) // left
@@ -225,7 +233,8 @@ class Channel(Alarm):
                     subscriber.listed = True
                     willing.append(subscriber)
                 if not readable:
-                    return
+                    return False
+        return not willing
 
     def _serve(self, subscriber: Subscriber, room: i64, now: i64) -> bool:
         """Send up to `room` messages. False: the log can't be read now."""
@@ -269,6 +278,7 @@ class Channel(Alarm):
             self.in_flight_count += flying_now - flying
             self.merged_count += sent - (flying_now - flying)
             subscriber.message_count += sent
+            self.sent_counts[subscriber.distance] += sent
             session.has_output()
             self.topic.note_change()
             grown: i64 = len(out) - before
@@ -405,7 +415,7 @@ class Channel(Alarm):
         subscriber.ready_count = 0
         if subscriber.listed:
             subscriber.listed = False
-            self.willing.remove(subscriber)  # while nothing is published nobody else would take it out
+            subscriber.line.remove(subscriber)  # while nothing is published nobody else would take it out
         if subscriber.in_flight and not self.deleted:
             self.departed.append(subscriber)
             if self.broker.settings.requeue_on_disconnect:
@@ -477,10 +487,7 @@ class Channel(Alarm):
         queue = self.queue
         owed = self.owed()
         assert self.in_flight_count == len(owed.flying)
-        before = 0
-        for start, stop in owed.positions():
-            assert before <= start, f"{self.topic.name}:{self.name}: position {start} is in two places"
-            before = stop
+        owed.check(f"{self.topic.name}:{self.name}")
         held = queue.depth() + self.in_flight_count + self.deferred_count()
         gone = self.finished_count + self.emptied_count + self.sampled_count + self.merged_count
         gone += queue.lost_count + queue.dropped_count

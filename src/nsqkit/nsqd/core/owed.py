@@ -64,6 +64,13 @@ class Owed:
             ranges += [(int(m.position), int(m.position) + 1) for m in messages if m.position != NOWHERE]
         return sorted(ranges)
 
+    def check(self, name: str) -> None:
+        """Assert that no position is in two places."""
+        before = 0
+        for start, stop in self.positions():
+            assert before <= start, f"{name}: position {start} is in two places"
+            before = stop
+
 
 class TopicOwed:
     """What a topic and all its channels owe at one moment."""

@@ -27,6 +27,7 @@ class Settings:
         self.tls_required = False
         self.max_channel_consumers: i64 = 0  # per channel, 0: any number
         self.requeue_on_disconnect = False
+        self.prefer_near = False  # consumers of this zone come first, then those of this region
         self.latency_quantiles: list[float] = []
         self.latency_window: i64 = 600 * SECOND
         self.random = random.Random()  # noqa: S311 - sampling, not secrets; a simulation seeds it

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from nsqkit.nsqd.core.session import Session
     from nsqkit.wire.message import Message
 
+SAME_ZONE: Final = 0
+SAME_REGION: Final = 1
+ELSEWHERE: Final = 2
+
 OUTPUT_LIMIT: Final = 262_144  # bytes gathered in one turn after which a consumer is not ready any more
 
 
@@ -29,6 +33,10 @@ class Subscriber(Alarm):
         self.session: Session | None = session  # None: it is gone
         self.channel = channel
         self.msg_timeout: i64 = session.identity.msg_timeout
+        self.distance = _distance(session)
+        self.line = channel.willing[
+            self.distance if len(channel.willing) > 1 else 0
+        ]  # to stand in for its turn
         self.sample_rate: i64 = session.identity.sample_rate
         self.ready_count: i64 = 0  # RDY: the ceiling on messages in flight
         self.confirmed = True  # its SUB was answered; before that it gets nothing
@@ -72,7 +80,7 @@ class Subscriber(Alarm):
         channel = self.channel
         if not self.listed and self.room() > 0:
             self.listed = True
-            channel.willing.append(self)
+            self.line.append(self)
         if self.listed:
             channel.want_dispatch()
 
@@ -108,3 +116,15 @@ class Subscriber(Alarm):
             channel.forget_departed(self)
             self.wake()
         return again
+
+
+def _distance(session: Session) -> i64:
+    """How far the consumer is from this nsqd, if that matters (spec/nsqd-semantics.md, section 12)."""
+    settings = session.broker.settings
+    here = settings.limits
+    there = session.identity
+    if not settings.prefer_near:
+        return ELSEWHERE
+    if here.topology_zone == there.topology_zone:
+        return SAME_ZONE
+    return SAME_REGION if here.topology_region == there.topology_region else ELSEWHERE
