@@ -91,6 +91,15 @@ def test_topics_and_channels(broker):
     }
 
 
+def test_bulk_deferrals_count_at_once(broker):
+    """Also those that no turn has taken apart yet."""
+    broker.topic("t").channel("c", NOW)
+    publish(broker, "t", *[b"x"] * 100, due=NOW + SECOND)
+    assert not broker.topics["t"].channels["c"].deferred
+
+    assert {("t", "c"): 100} == scrape(broker)["nsqd_channel_deferred"]
+
+
 def test_the_daemon_and_its_process(broker):
     """Health, counts, the longest pass, and what prometheus_client knows of a process."""
     broker.topic("t")

@@ -78,7 +78,7 @@ OF_CHANNELS: Final[Sequence[tuple[Figure, Callable[[Channel], int]]]] = (
     ),
     (
         Figure(GaugeMetricFamily, "nsqd_channel_deferred", "Messages that wait for their time."),
-        lambda channel: len(channel.deferred),
+        lambda channel: int(channel.deferred_count()),
     ),
     (
         Figure(CounterMetricFamily, "nsqd_channel_messages", "Messages put here."),

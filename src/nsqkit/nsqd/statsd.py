@@ -113,7 +113,7 @@ class Figures:
         yield _line(prefix, "depth", channel.queue.depth(), GAUGE)
         yield _line(prefix, "backend_depth", channel.queue.backend_depth(), GAUGE)
         yield _line(prefix, "in_flight_count", channel.in_flight_count, GAUGE)
-        yield _line(prefix, "deferred_count", len(channel.deferred), GAUGE)
+        yield _line(prefix, "deferred_count", int(channel.deferred_count()), GAUGE)
         yield _line(prefix, "requeue_count", requeued, COUNTER)
         yield _line(prefix, "timeout_count", timed_out, COUNTER)
         yield _line(prefix, "clients", len(channel.subscribers), GAUGE)
