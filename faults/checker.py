@@ -111,9 +111,12 @@ class Checker:
     def _check_attempts(self, what: str, visits: list[Visit]) -> None:
         """They never fall; after a kill, not below what a checkpoint knew before."""
         visits = sorted(visits, key=lambda one: one.consumer.life)
+        known: list[Visit] = []  # those that no kill made nsqd forget
         for before, after in pairwise(visits):
+            known.append(before)
             if self._killed_between(before, after):
-                fell = after.attempts <= self._covered(visits, before, after)
+                fell = after.attempts <= self._covered(known, before, after)
+                known = [one for one in known if one.attempts < after.attempts]
             elif before.consumer.life == after.consumer.life and before.consumer is not after.consumer:
                 fell = False  # two sockets may tell in another order
             else:
@@ -123,10 +126,10 @@ class Checker:
                     "attempts fall", self._tell(what, before, after) + f"{before.attempts} before"
                 )
 
-    def _covered(self, visits: list[Visit], before: Visit, after: Visit) -> int:
+    def _covered(self, known: list[Visit], before: Visit, after: Visit) -> int:
         """The attempts that a checkpoint knew before nsqd was killed."""
         horizon = self._settled_before(before, after)
-        return max((one.attempts for one in visits if one.at <= min(horizon, before.at)), default=0)
+        return max((one.attempts for one in known if one.at <= horizon), default=0)
 
     def _check_order(self, consumer: Consumer) -> None:
         latest: dict[str, int] = {}
