@@ -1,6 +1,7 @@
 """The fault harness: its checker sees what is wrong, and a real nsqd under each family of faults keeps its promises.
 
-NSQKIT_FAULTS_SECONDS is the time for each family (14), NSQKIT_FAULTS_SEED chooses another plan; `make faults` takes a new one each time.
+NSQKIT_FAULTS_SECONDS is the time for each family (14), NSQKIT_FAULTS_SEED chooses another plan; `make faults` takes a
+new one each time.
 """
 
 import os
