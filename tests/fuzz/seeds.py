@@ -9,7 +9,7 @@ from nsqkit.nsqd.storage.segment import file_header
 from tests.fuzz.memory_disk import House
 from tests.fuzz.targets.compression import bomb
 from tests.fuzz.targets.diskqueue import NAME, scratch
-from tests.nsqd.core.conftest import sized
+from tests.nsqd.core.sent import sized
 
 from nsqkit.nsqd.handover.diskqueue import StoredMessage, meta_file_name, write_queue  # isort: skip
 

@@ -101,8 +101,8 @@ def simulate(tree: Path, seeds: int) -> str:
 def run_suite(tree: Path, file: str) -> str:
     """Which test noticed. Those of the file itself come first."""
     folder, _, name = file.rpartition("/")
-    own = f"tests/{folder}/test_{name}"
-    return (run_tests(tree, own) if (tree / own).exists() else "") or run_tests(tree, *SUITE)
+    own = sorted(str(path) for path in (tree / "tests" / folder).glob(f"test_{name.removesuffix('.py')}*.py"))
+    return (run_tests(tree, *own) if own else "") or run_tests(tree, *SUITE)
 
 
 def run_tests(tree: Path, *tests: str) -> str:

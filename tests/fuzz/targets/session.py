@@ -13,7 +13,7 @@ from nsqkit.nsqd.core.settings import Settings
 from nsqkit.wire.commands import MAX_LINE
 from nsqkit.wire.frames import ERROR, MESSAGE
 from tests.fuzz.source import Source, ways
-from tests.nsqd.core.conftest import Client, Clock, Node
+from tests.nsqd.core.node import Client, Clock, Node
 
 FLAVOURS: Final = ("nothing", "os", "fsync")
 GOES_ON: Final = (b"E_FIN_FAILED ", b"E_REQ_FAILED ", b"E_TOUCH_FAILED ")

@@ -2,10 +2,10 @@
 
 import pytest
 
+from tests.nsqd.core.flavours import stored
+
 SECOND = 1_000_000_000
 HOUR = 3600
-
-stored = pytest.mark.parametrize("flavour", ["os", "fsync"], indirect=True)
 
 
 @pytest.fixture(params=[HOUR, -HOUR])

@@ -6,6 +6,7 @@ import pytest
 
 from nsqkit.nsqd.core.commands import COMMANDS
 from nsqkit.wire.frames import ERROR, RESPONSE
+from tests.nsqd.core.sent import mpub, sized
 
 OK = (RESPONSE, b"OK")
 ID = b"0123456789abcdef"
@@ -17,17 +18,6 @@ LONG_NAME = b"x" * 65
 def flavour():
     """Commands do not know what is under the broker."""
     return "os"
-
-
-def sized(*bodies: bytes) -> bytes:
-    """Each body after its size."""
-    return b"".join(struct.pack(">i", len(body)) + body for body in bodies)
-
-
-def mpub(*bodies: bytes) -> bytes:
-    """An MPUB to t."""
-    data = sized(*bodies)
-    return b"MPUB t\n" + struct.pack(">ii", len(data) + 4, len(bodies)) + data
 
 
 def int32(*numbers: int) -> bytes:
@@ -103,7 +93,7 @@ def test_all_commands():
         (b"MPUB t\n" + int32(20, -1), b"E_BAD_BODY MPUB invalid message count -1"),
         (b"MPUB t\n" + int32(20, 40), b"E_BAD_BODY MPUB invalid message count 40"),
         (b"MPUB t\n" + int32(20, 2, 0), b"E_BAD_MESSAGE MPUB invalid message(0) body size 0"),
-        (mpub(b"a", b"b", b""), b"E_BAD_MESSAGE MPUB invalid message(2) body size 0"),
+        (mpub(b"t", b"a", b"b", b""), b"E_BAD_MESSAGE MPUB invalid message(2) body size 0"),
         (b"MPUB t\n" + int32(20, 2, 101), b"E_BAD_MESSAGE MPUB message too big 101 > 100"),
     ],
 )
@@ -316,9 +306,9 @@ def test_end_of_input_between_commands(node, sent):
         (b"PUB t\n" + sized(b"x"), [b"x"]),
         (b"PUB t\r\n" + sized(b"x" * 100), [b"x" * 100]),
         (b"PUB t surplus\n" + sized(b"\n"), [b"\n"]),
-        (mpub(b"a"), [b"a"]),
-        (mpub(b"a", b"bb", b"x" * 100), [b"a", b"bb", b"x" * 100]),
-        (mpub(*[b"x"] * 39), [b"x"] * 39),
+        (mpub(b"t", b"a"), [b"a"]),
+        (mpub(b"t", b"a", b"bb", b"x" * 100), [b"a", b"bb", b"x" * 100]),
+        (mpub(b"t", *[b"x"] * 39), [b"x"] * 39),
         (b"DPUB t 0\n" + sized(b"x"), [b"x"]),
         (b"DPUB t \n" + sized(b"x"), [b"x"]),
         (b"DPUB t 000 y\n" + sized(b"x"), [b"x"]),
@@ -358,7 +348,7 @@ def test_mpub_with_more_messages_than_ids_in_a_tick(node, settings):
     settings.limits.max_rdy_count = 20_000
     consumer = node.client().subscribe("t", "c").ready(20_000)
 
-    client = node.client().send(mpub(*[b"%d" % n for n in range(10_000)]))
+    client = node.client().send(mpub(b"t", *[b"%d" % n for n in range(10_000)]))
 
     deliveries = consumer.deliveries()
     assert [OK] == client.replies()
@@ -380,7 +370,7 @@ def test_rejected_mpub_publishes_nothing(node):
     """All messages are checked before any is taken."""
     consumer = node.client().subscribe("t", "c").ready(10)
 
-    node.client().send(mpub(b"a", b"b", b""))
+    node.client().send(mpub(b"t", b"a", b"b", b""))
 
     assert [] == consumer.bodies()
 
@@ -453,7 +443,7 @@ def test_topic_that_cannot_be_opened(node):
     node.storage.failure = "disk full"
 
     assert b"E_PUB_FAILED PUB failed disk full" == node.client().send(b"PUB t\n" + sized(b"x")).error()
-    assert b"E_MPUB_FAILED MPUB failed disk full" == node.client().send(mpub(b"x")).error()
+    assert b"E_MPUB_FAILED MPUB failed disk full" == node.client().send(mpub(b"t", b"x")).error()
     assert b"E_DPUB_FAILED DPUB failed disk full" == node.client().send(b"DPUB t 1\n" + sized(b"x")).error()
     assert b"E_SUB_FAILED SUB failed disk full" == node.client().send(b"SUB t c\n").error()
     assert {} == node.broker.topics
@@ -466,7 +456,7 @@ def test_commands_while_exiting(node, broker):
 
     for client, sent in zip(
         clients,
-        [b"PUB t\n" + sized(b"x"), mpub(b"x"), b"DPUB t 1\n" + sized(b"x"), b"SUB t c\n"],
+        [b"PUB t\n" + sized(b"x"), mpub(b"t", b"x"), b"DPUB t 1\n" + sized(b"x"), b"SUB t c\n"],
         strict=True,
     ):
         client.send(sent)

@@ -8,7 +8,8 @@ from nsqkit.nsqd.core.authority import Authority, Permissions
 from nsqkit.nsqd.core.session import Session
 from nsqkit.nsqd.core.settings import SECOND
 from nsqkit.wire.frames import RESPONSE
-from tests.nsqd.core.conftest import NOW, sized
+from tests.nsqd.core.node import NOW
+from tests.nsqd.core.sent import sized
 
 OK = (RESPONSE, b"OK")
 AUTH = b"AUTH\n" + sized(b"secret")

@@ -7,26 +7,10 @@ import pytest
 from nsqkit.nsqd.core.ledger import record, save_memory
 from nsqkit.nsqd.core.owed import TopicOwed
 from nsqkit.nsqd.core.store import ChannelRecord, StoreError
+from tests.nsqd.core.flavours import in_memory, stored, with_log
+from tests.nsqd.core.sent import numbers
 
 SECOND = 1_000_000_000
-
-with_log = pytest.mark.parametrize("flavour", ["memory", "os", "fsync"], indirect=True)
-stored = pytest.mark.parametrize("flavour", ["os", "fsync"], indirect=True)
-in_memory = pytest.mark.parametrize("flavour", ["memory"], indirect=True)
-
-
-def numbers(count: int) -> list[bytes]:
-    """Bodies that are their numbers."""
-    return [b"%d" % n for n in range(count)]
-
-
-def drained(node, topic: str = "t", channel: str = "c") -> list[tuple[bytes, int]]:
-    """Everything that a new consumer gets and finishes."""
-    consumer = node.client().subscribe(topic, channel).ready(2500)
-    found = consumer.deliveries()
-    consumer.finish(*[delivery.id for delivery in found])
-    consumer.leave()
-    return [(delivery.body, delivery.attempts) for delivery in found]
 
 
 @pytest.fixture(params=["clean exit", "kill"])
@@ -108,7 +92,7 @@ def test_nothing_is_owed(node, publish):
     """When everything is finished the log is not needed any more."""
     node.channel("t", "c")
     publish("t", *numbers(5))
-    drained(node)
+    node.drained()
 
     node.checkpoint()
 
@@ -129,10 +113,10 @@ def test_ready_messages(node, publish, settings, restart):
 
     restart()
 
-    assert [(body, 1) for body in numbers(12)] == drained(node)
-    assert [(body, 1) for body in numbers(12)] == drained(node, channel="other")
+    assert [(body, 1) for body in numbers(12)] == node.drained()
+    assert [(body, 1) for body in numbers(12)] == node.drained(channel="other")
     restart()
-    assert [] == drained(node)
+    assert [] == node.drained()
 
 
 @with_log
@@ -145,7 +129,7 @@ def test_batch_in_use(node, publish, restart):
 
     restart()
 
-    assert [(b"2", 2), *[(body, 1) for body in numbers(10)[3:]]] == sorted(drained(node))
+    assert [(b"2", 2), *[(body, 1) for body in numbers(10)[3:]]] == sorted(node.drained())
 
 
 @with_log
@@ -160,7 +144,7 @@ def test_attempts(node, publish, restart, clock):
 
     restart()
 
-    assert [(b"0", 3), (b"1", 3), (b"2", 3)] == sorted(drained(node))
+    assert [(b"0", 3), (b"1", 3), (b"2", 3)] == sorted(node.drained())
 
 
 @with_log
@@ -221,9 +205,9 @@ def test_waiting_messages(node, publish, settings, restart):
     restart()
 
     assert (7, 3) == (node.topic("t").depth(), node.topic("u").depth())
-    assert [(body, 1) for body in numbers(2) + numbers(5)] == drained(node)
+    assert [(body, 1) for body in numbers(2) + numbers(5)] == node.drained()
     node.topic("u").pause(False, node.clock.now)
-    assert [(body, 1) for body in numbers(3)] == drained(node, "u")
+    assert [(body, 1) for body in numbers(3)] == node.drained("u")
 
 
 @with_log
@@ -253,9 +237,9 @@ def test_emptied_and_deleted(node, publish, restart):
     node.topic("u").empty()
     restart()
 
-    assert [] == drained(node, "t", "emptied")
-    assert [] == drained(node, "t", "deleted")
-    assert [] == drained(node, "u")
+    assert [] == node.drained("t", "emptied")
+    assert [] == node.drained("t", "deleted")
+    assert [] == node.drained("u")
 
 
 @with_log
@@ -275,94 +259,10 @@ def test_many_restarts(node, publish, restart, clock, settings):
         clock.now += SECOND
     restart()
 
-    assert sorted(numbers(4)) == sorted(body for body, _ in drained(node))
+    assert sorted(numbers(4)) == sorted(body for body, _ in node.drained())
     clock.now += 1000 * SECOND
     restart()
-    assert [(b"deferred", 1)] == drained(node)
-
-
-# -- after a kill
-
-
-@stored
-def test_killed_without_a_checkpoint(node, publish):
-    """Without a checkpoint every channel gets everything that is in the log."""
-    consumer = node.client().subscribe("t", "c").ready(10)
-    publish("t", *numbers(3))
-    consumer.finish(consumer.deliveries()[0].id)
-
-    node.restart()
-
-    assert [(body, 1) for body in numbers(3)] == drained(node)
-
-
-@stored
-def test_killed_behind_a_checkpoint(node, publish, clock):
-    """What was published behind the checkpoint is owed to every channel; what was finished may come again."""
-    consumer = node.client().subscribe("t", "c").ready(2)
-    publish("t", *numbers(4))
-    node.checkpoint()
-    consumer.finish(*[delivery.id for delivery in consumer.deliveries()])
-    publish("t", b"4")
-    publish("t", b"5", delay=10)
-    node.channel("t", "new")
-
-    node.restart()
-
-    assert [(b"0", 2), (b"1", 2), (b"2", 1), (b"3", 1), (b"4", 1)] == drained(node)
-    assert [(b"4", 1)] == drained(node, channel="new")
-    clock.advance(10)
-    assert [(b"5", 1)] == drained(node)
-    assert [(b"5", 1)] == drained(node, channel="new")
-
-
-@stored
-def test_killed_behind_a_checkpoint_without_channels(node, publish):
-    """What no channel has taken over yet waits for the first one again."""
-    publish("t", b"0")
-    node.checkpoint()
-    publish("t", b"1")
-
-    node.restart()
-
-    assert 2 == node.topic("t").depth()
-    assert [(b"0", 1), (b"1", 1)] == drained(node)
-
-
-@stored
-def test_power_cut(node, publish):
-    """If the log lost its end, a checkpoint that knows more is followed as far as the log reaches."""
-    consumer = node.client().subscribe("t", "c").ready(1)
-    for body in numbers(4):
-        publish("t", body)
-    publish("t", b"deferred", delay=5)
-    consumer.leave()
-    node.checkpoint()
-
-    node.log("t").cut_off(3)
-    node.log("t")._end = 2
-    node.restart()
-
-    assert [(b"0", 2), (b"1", 1)] == drained(node)
-
-
-@stored
-def test_damage(node, publish, clock):
-    """What can't be read any more is lost and counted; everything else is delivered."""
-    consumer = node.client().subscribe("t", "c").ready(1)
-    for body in numbers(3):
-        publish("t", body)
-    publish("t", b"3", delay=5)
-    publish("t", b"4", delay=5)
-    consumer.leave()
-    node.checkpoint()
-
-    for position in (0, 2, 3):
-        node.log("t").damage(position)
-    node.restart()
-    clock.advance(5)
-
-    assert [(b"1", 1), (b"4", 1)] == sorted(drained(node))
+    assert [(b"deferred", 1)] == node.drained()
 
 
 # -- memory mode
@@ -411,8 +311,8 @@ def test_saved_memory_is_only_for_its_channels(node, publish):
     node.stop()
     node.restart()
 
-    assert [] == drained(node, channel="done")
-    assert [(body, 1) for body in numbers(3)] == drained(node, channel="idle")
+    assert [] == node.drained(channel="done")
+    assert [(body, 1) for body in numbers(3)] == node.drained(channel="idle")
 
 
 @in_memory
@@ -427,7 +327,7 @@ def test_batch_in_use_by_several_channels(node, publish):
 
     for name, ready in (("a", 1), ("b", 3), ("c", 0)):
         expected = [(body, 2 if n < ready else 1) for n, body in enumerate(numbers(5))]
-        assert expected == sorted(drained(node, channel=name))
+        assert expected == sorted(node.drained(channel=name))
 
 
 @in_memory
@@ -439,117 +339,3 @@ def test_ephemeral_channels_are_not_saved(node, publish):
     node.stop()
 
     assert [] == node.log("t").batches
-
-
-@stored
-@pytest.mark.parametrize("size", [3, 4])
-def test_a_large_log_is_looked_at_after_a_start(node, publish, size):
-    """A process may have ended before it gave back the space of what was finished."""
-    publish("t", *numbers(size))
-    node.log("t").segment = 4
-
-    node.restart()
-
-    assert (size == 4) == (node.topic("t") in node.broker.dirty)
-
-
-# -- leftovers that keep an old segment
-
-
-@stored
-def test_carry_forward(node, publish, clock):
-    """A few old messages are copied to the end, keep id, time, attempts and delay, and free the oldest segment."""
-    consumer = node.client().subscribe("t", "c").ready(2500)
-    other = node.client().subscribe("t", "other").ready(2500)
-    node.log("t").segment = 100
-    publish("t", *numbers(100))
-    publish("t", b"deferred", delay=3000)
-    publish("t", *numbers(250))
-    delivered = consumer.deliveries()
-    consumer.requeue(delivered[7].id, 1_000_000)
-    consumer.finish(*[delivery.id for delivery in delivered if delivery is not delivered[7]])
-    theirs = other.deliveries()
-    other.finish(*[delivery.id for delivery in theirs if delivery is not theirs[7]])
-
-    assert node.carry_forward("t")
-
-    assert [(1, True)] == [(batch.count, batch.carried) for batch in node.log("t").batches[3:]]
-    node.checkpoint()
-    assert 100 == node.log("t").start()
-    node.restart()
-    again = node.client().subscribe("t", "c").ready(10)
-    assert [(b"7", 2)] == drained(node, channel="other")
-    clock.advance(1000)
-    (found,) = again.deliveries()
-    assert (b"7", 2, delivered[7].id, delivered[7].timestamp) == (
-        found.body,
-        found.attempts,
-        found.id,
-        found.timestamp,
-    )
-    again.finish(found.id)
-    clock.advance(2000)
-    assert [(b"deferred", 1)] == again.received()
-
-
-@stored
-def test_killed_behind_carrying_forward(node, publish):
-    """If the checkpoint is from before, the originals are still there, and the copies are given to nobody."""
-    consumer = node.client().subscribe("t", "c").ready(2500)
-    node.log("t").segment = 100
-    publish("t", *numbers(100))
-    publish("t", *numbers(100))
-    delivered = consumer.deliveries()
-    consumer.finish(*[delivery.id for delivery in delivered[1:]])
-    node.checkpoint()
-
-    assert node.carry_forward("t")
-    node.restart()
-
-    assert [(b"0", 2)] == drained(node)
-
-
-@stored
-def test_many_old_messages_are_not_carried(node, publish):
-    """A segment that is still needed for a good part, or for untried messages, is left alone."""
-    consumer = node.client().subscribe("t", "c").ready(2500)
-    node.log("t").segment = 100
-    publish("t", *numbers(100))
-    publish("t", *numbers(100))
-    assert not node.carry_forward("t")
-    consumer.finish(*[delivery.id for delivery in consumer.deliveries()[13:]])
-
-    assert not node.carry_forward("t")
-    node.channel("t", "untried")
-    assert 2 == len(node.log("t").batches)
-
-
-@stored
-def test_untried_messages_are_not_carried(node, publish):
-    """What waits untried will be read in order, where it is."""
-    node.channel("t", "c")
-    node.log("t").segment = 100
-    publish("t", *numbers(200))
-    consumer = node.client().subscribe("t", "c").ready(95)
-    consumer.ready(0).finish(*[delivery.id for delivery in consumer.deliveries()])
-
-    assert not node.carry_forward("t")
-
-
-@stored
-def test_carrying_forward_fails(node, publish):
-    """If the copies can't be written nothing has changed."""
-    consumer = node.client().subscribe("t", "c").ready(2500)
-    node.log("t").segment = 100
-    publish("t", *numbers(100))
-    publish("t", *numbers(100))
-    consumer.finish(*[delivery.id for delivery in consumer.deliveries()[1:]])
-    node.log("t").failure = "disk full"
-
-    with pytest.raises(StoreError, match="disk full"):
-        node.carry_forward("t")
-    node.log("t").failure = ""
-    node.checkpoint()
-    node.restart()
-
-    assert [(b"0", 2)] == drained(node)

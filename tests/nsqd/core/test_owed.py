@@ -4,10 +4,9 @@ import pytest
 
 from nsqkit.nsqd.core.ledger import CARRIED, SLICE, carry_forward, record, stuck
 from nsqkit.nsqd.core.owed import TopicOwed
+from tests.nsqd.core.flavours import stored
 
 SECOND = 1_000_000_000
-
-stored = pytest.mark.parametrize("flavour", ["os", "fsync"], indirect=True)
 
 
 def owed_by(node) -> TopicOwed:

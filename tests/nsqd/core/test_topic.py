@@ -5,20 +5,8 @@ import pytest
 from nsqkit.nsqd.core.batch import FAILED, KEPT, PENDING
 from nsqkit.nsqd.core.deadlines import SLICE
 from nsqkit.nsqd.core.topic import MOST_BYTES
-
-stored = pytest.mark.parametrize("flavour", ["os", "fsync"], indirect=True)
-in_memory = pytest.mark.parametrize("flavour", ["memory"], indirect=True)
-with_log = pytest.mark.parametrize("flavour", ["memory", "os", "fsync"], indirect=True)
-
-
-def sized(*bodies: bytes) -> bytes:
-    """Each body behind its size."""
-    return b"".join(len(body).to_bytes(4, "big") + body for body in bodies)
-
-
-def numbers(count: int) -> list[bytes]:
-    """Bodies that are their numbers."""
-    return [b"%d" % n for n in range(count)]
+from tests.nsqd.core.flavours import in_memory, stored, with_log
+from tests.nsqd.core.sent import numbers, sized
 
 
 def test_first_channel_gets_what_waited(node, publish):
@@ -384,7 +372,7 @@ def test_paused_topic_that_is_let_go_stays_paused(node, publish):
     assert [b"x"] == consumer.bodies()
 
 
-@pytest.mark.parametrize("flavour", ["memory", "os", "fsync"], indirect=True)
+@with_log
 def test_what_waited_goes_to_the_channels_in_portions(node, clock):
     """However much there is; what is published meanwhile comes after it, and a restart loses nothing of it."""
     topic = node.topic("t")

@@ -8,36 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nsqkit.nsqd.core.store import StoreError, TopicRecord
+from nsqkit.nsqd.core.store import StoreError
 from nsqkit.nsqd.storage.segment import BATCH_HEADER, FILE_HEADER, INDEX_STEP
-
-BATCH_BYTES = BATCH_HEADER + 4 + 40  # of what `home.fill` writes
-
-
-def checkpoint(home, log, needed_from: int | None = None) -> list[str]:
-    """Write a checkpoint down, of which only two numbers matter here; returns errors."""
-    record = TopicRecord()
-    record.end = log.end()
-    record.needed_from = log.end() if needed_from is None else needed_from
-    log.checkpoint(record)
-    errors: list[str] = home.run_jobs()
-    return errors
-
-
-def change(path: str, offset: int, data: bytes) -> None:
-    """Write into a file behind the log's back."""
-    with open(path, "r+b") as file:
-        file.seek(offset)
-        file.write(data)
-
-
-def flip(path: str, bit: int) -> None:
-    """Flip one bit of a file."""
-    with open(path, "r+b") as file:
-        file.seek(bit // 8)
-        byte = file.read(1)[0]
-        file.seek(bit // 8)
-        file.write(bytes([byte ^ 1 << bit % 8]))
+from tests.nsqd.storage.home import BATCH_BYTES, change, checkpoint, flip
 
 
 class TestReading:
