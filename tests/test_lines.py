@@ -89,6 +89,7 @@ def test_stuck_reader_holds_nobody_up(pipe, make):
 
     writer.put("later\n")
     assert "later\n" == drain(pipe[0], b"\n")
+    assert dropped == writer.dropped_count
 
 
 def test_shared_non_blocking_descriptor_gets_everything(pipe, make):
@@ -118,6 +119,7 @@ def test_what_a_broken_sink_refuses_is_counted():
         writer.put("heard\n")
         assert writer.flush(20)
         assert b"heard\n(1 dropped)\n" == os.read(reader, 100)
+        assert 1 == writer.dropped_count
     finally:
         os.close(reader)
         os.close(descriptor)

@@ -142,9 +142,11 @@ def test_broken_sink_is_ignored(error):
 
 def test_stderr_is_the_default(capfd):
     """Without `write` lines go to file descriptor 2; a FATAL one is there when `fatal` returns."""
-    Log("[x] ").fatal("why")
+    log = Log("[x] ")
+    log.fatal("why")
 
     assert capfd.readouterr().err.endswith(" FATAL: why\n")
+    assert 0 == log.dropped_count
 
 
 def test_closed_descriptors_are_not_reused():

@@ -51,7 +51,8 @@ class LineWriter:
         self._changed = threading.Condition()
         self._waiting: list[bytes] = []
         self._size = 0  # bytes in it
-        self._dropped = 0
+        self.dropped_count = 0  # lines, since the start
+        self._dropped = 0  # of them, those that were not told yet
         self._full = False  # a line was dropped: later ones are, too, until the count stands in their place
         self._writing = False
         self._thread: threading.Thread | None = None
@@ -62,13 +63,17 @@ class LineWriter:
         with self._changed:
             self._full = self._full or self._size + len(data) > self._limit
             if self._full:
-                self._dropped += 1
+                self._drop(1)
             else:
                 self._waiting.append(data)
                 self._size += len(data)
             if self._thread is None:
                 self._start()
             self._changed.notify_all()
+
+    def _drop(self, count: int) -> None:
+        self._dropped += count
+        self.dropped_count += count
 
     def flush(self, timeout_s: float = FLUSH_S) -> bool:
         """Wait until everything is written, or for so long; whether it is."""
@@ -93,7 +98,7 @@ class LineWriter:
                 lost = self._write(data)
                 with self._changed:
                     self._writing = False
-                    self._dropped += lost
+                    self._drop(lost)
                     self._changed.notify_all()
                 continue
             self._idle()

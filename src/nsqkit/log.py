@@ -69,6 +69,11 @@ class Log:
         self._kinds: dict[tuple[Level, str], _Kind] = {}
         self._lock = threading.Lock()  # threads that sync files complain, too
 
+    @property
+    def dropped_count(self) -> int:
+        """Lines that nobody took in time, since the start."""
+        return self._writer.dropped_count
+
     def enabled(self, level: Level) -> bool:
         """Whether a line of this level would be written: ask before building an expensive text."""
         return level >= self.level

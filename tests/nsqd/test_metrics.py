@@ -6,15 +6,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from nsqkit.log import Log
 from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.core.settings import SECOND, Settings
 from nsqkit.nsqd.daemon import Nsqd
-from nsqkit.nsqd.metrics import OF_CHANNELS, OF_TOPICS, PORTION, metrics_page
+from nsqkit.nsqd.metrics import OF_CHANNELS, OF_TOPICS, metrics_page
 from nsqkit.nsqd.options import NsqdOptions
 from nsqkit.nsqd.web.daemon import LongestPass
+from nsqkit.web.exposition import PORTION
+from tests.scrapes import Samples, read
 
 NOW = 1_700_000_000 * SECOND
 
@@ -28,20 +29,7 @@ def page_of(broker: Broker, most: int = 1000) -> Iterator[bytes]:
     return metrics_page(nsqd)
 
 
-def read(text: str) -> dict[str, dict[tuple[str, ...], float]]:
-    """The samples by name and labels. Each family has one head, and no sample comes twice."""
-    found: dict[str, dict[tuple[str, ...], float]] = {}
-    families = [*text_string_to_metric_families(text)]
-    assert len(families) == len({family.name for family in families}) == text.count("# TYPE")
-    for family in families:
-        for sample in family.samples:
-            labels = tuple(sample.labels[name] for name in sorted(sample.labels, reverse=True))
-            assert labels not in found.setdefault(sample.name, {})
-            found[sample.name][labels] = sample.value
-    return found
-
-
-def scrape(broker: Broker, most: int = 1000) -> dict[str, dict[tuple[str, ...], float]]:
+def scrape(broker: Broker, most: int = 1000) -> Samples:
     """The whole page."""
     return read(b"".join(page_of(broker, most)).decode())
 

@@ -128,6 +128,20 @@ def test_one_slice_in_each_pass_of_the_loop():
     assert list("abcabcabcabcabc") == [name for name, _ in had]
 
 
+def test_each_slice_is_noted():
+    """In the pass that has it, so that it can be measured."""
+
+    async def scene() -> list[str]:
+        said: list[str] = []
+        slices = Slices(lambda: said.append("noted"))
+        for _ in range(2):
+            await slices.turn()
+            said.append("had")
+        return said
+
+    assert ["noted", "had"] * 2 == asyncio.run(scene())
+
+
 @pytest.mark.parametrize("count", [0, 1, RUN, 3 * RUN + 1])
 def test_names_in_order(count):
     """Any number of names is sorted, with a piece for each run."""

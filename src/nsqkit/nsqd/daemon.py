@@ -72,7 +72,7 @@ class Nsqd:
         self.https_port = 0
         self.data_path = self.options.data_path or os.getcwd()
         self.profiler = Profiler()
-        self.slices = Slices()
+        self.slices = Slices(self.schedule)
         self.gc_pauses = GcPauses()
         self.health = Health()
         self.broker: Broker

@@ -1,43 +1,20 @@
 """/metrics for Prometheus, in pieces: each costs little, however many topics and channels there are.
 
-A family's samples must stand together, so the topics and channels are walked through once for each: each sample is of
-the moment its piece was made. Which are shown is decided at first, for `--metrics-max-series` limits how many.
-
-prometheus_client writes the text. Loading it takes a while, so whoever wants this module loads it in a thread.
+Which of them are shown is decided at first, for `--metrics-max-series` limits how many.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import islice
 from typing import Final, NamedTuple
 
-from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from prometheus_client.metrics_core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    InfoMetricFamily,
-    Metric,
-)
-from prometheus_client.registry import Collector
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
 from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.core.channel import Channel
 from nsqkit.nsqd.core.topic import Topic
 from nsqkit.nsqd.web.daemon import Daemon
-from nsqkit.version import NSQ_VERSION, build
+from nsqkit.web.exposition import COUNTER, GAUGE, Figure, of_process, samples, text, versions
 from nsqkit.web.long_answer import in_order
-
-CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
-
-PORTION: Final = 50  # samples in one piece
-
-
-class Figure(NamedTuple):
-    """A family of samples: one of each topic, or of each channel."""
-
-    kind: type[CounterMetricFamily] | type[GaugeMetricFamily]
-    name: str
-    meaning: str
 
 
 def _log_bytes(topic: Topic) -> int:
@@ -46,58 +23,58 @@ def _log_bytes(topic: Topic) -> int:
 
 OF_TOPICS: Final[Sequence[tuple[Figure, Callable[[Topic], int]]]] = (
     (
-        Figure(GaugeMetricFamily, "nsqd_topic_depth", "Messages that no channel has got yet."),
+        Figure(GAUGE, "nsqd_topic_depth", "Messages that no channel has got yet."),
         lambda topic: topic.depth(),
     ),
     (
-        Figure(CounterMetricFamily, "nsqd_topic_messages", "Messages published."),
+        Figure(COUNTER, "nsqd_topic_messages", "Messages published."),
         lambda topic: topic.message_count,
     ),
     (
-        Figure(CounterMetricFamily, "nsqd_topic_bytes", "Bytes of the bodies published."),
+        Figure(COUNTER, "nsqd_topic_bytes", "Bytes of the bodies published."),
         lambda topic: topic.message_bytes,
     ),
     (
-        Figure(GaugeMetricFamily, "nsqd_topic_paused", "1 if it is paused."),
+        Figure(GAUGE, "nsqd_topic_paused", "1 if it is paused."),
         lambda topic: int(topic.paused),
     ),
     (
-        Figure(GaugeMetricFamily, "nsqd_topic_log_bytes", "Bytes that its log takes on the disk."),
+        Figure(GAUGE, "nsqd_topic_log_bytes", "Bytes that its log takes on the disk."),
         _log_bytes,
     ),
 )
 
 OF_CHANNELS: Final[Sequence[tuple[Figure, Callable[[Channel], int]]]] = (
     (
-        Figure(GaugeMetricFamily, "nsqd_channel_depth", "Messages that wait for a consumer."),
+        Figure(GAUGE, "nsqd_channel_depth", "Messages that wait for a consumer."),
         lambda channel: channel.queue.depth(),
     ),
     (
-        Figure(GaugeMetricFamily, "nsqd_channel_in_flight", "Messages sent and not finished."),
+        Figure(GAUGE, "nsqd_channel_in_flight", "Messages sent and not finished."),
         lambda channel: channel.in_flight_count,
     ),
     (
-        Figure(GaugeMetricFamily, "nsqd_channel_deferred", "Messages that wait for their time."),
+        Figure(GAUGE, "nsqd_channel_deferred", "Messages that wait for their time."),
         lambda channel: int(channel.deferred_count()),
     ),
     (
-        Figure(CounterMetricFamily, "nsqd_channel_messages", "Messages put here."),
+        Figure(COUNTER, "nsqd_channel_messages", "Messages put here."),
         lambda channel: channel.message_count,
     ),
     (
-        Figure(CounterMetricFamily, "nsqd_channel_requeued", "Messages that consumers gave back."),
+        Figure(COUNTER, "nsqd_channel_requeued", "Messages that consumers gave back."),
         lambda channel: channel.requeue_count,
     ),
     (
-        Figure(CounterMetricFamily, "nsqd_channel_timed_out", "Messages not finished in time."),
+        Figure(COUNTER, "nsqd_channel_timed_out", "Messages not finished in time."),
         lambda channel: channel.timeout_count,
     ),
     (
-        Figure(GaugeMetricFamily, "nsqd_channel_clients", "Consumers."),
+        Figure(GAUGE, "nsqd_channel_clients", "Consumers."),
         lambda channel: len(channel.subscribers),
     ),
     (
-        Figure(GaugeMetricFamily, "nsqd_channel_paused", "1 if it is paused."),
+        Figure(GAUGE, "nsqd_channel_paused", "1 if it is paused."),
         lambda channel: int(channel.paused),
     ),
 )
@@ -115,19 +92,14 @@ def metrics_page(nsqd: Daemon) -> Iterator[bytes]:
     """The page. What is deleted while it is made is missing."""
     broker = nsqd.broker
     shown = yield from _shown(broker, nsqd.options.metrics_max_series)
-    yield generate_latest(_Families(_of_daemon(nsqd, shown)))
-    process = CollectorRegistry()
-    ProcessCollector(registry=process)
-    GCCollector(registry=process)
-    yield generate_latest(process)
+    yield text(_of_daemon(nsqd, shown))
+    yield of_process()
     for figure, of_topic in OF_TOPICS:
-        topics = (broker.topics.get(name) for name in shown.topics)
-        values = (([t.name], of_topic(t)) if t is not None else None for t in topics)
-        yield from _family(figure, ["topic"], values)
+        topics = (([name], broker.topics.get(name)) for name in shown.topics)
+        yield from samples(figure, ["topic"], topics, of_topic)
     for figure, of_channel in OF_CHANNELS:
-        channels = (_channel(broker, *names) for names in shown.channels)
-        values = (([c.topic.name, c.name], of_channel(c)) if c is not None else None for c in channels)
-        yield from _family(figure, ["topic", "channel"], values)
+        channels = ((names, _channel(broker, *names)) for names in shown.channels)
+        yield from samples(figure, ["topic", "channel"], channels, of_channel)
 
 
 def _shown(broker: Broker, most: int) -> Generator[bytes, None, Shown]:
@@ -154,7 +126,7 @@ def _channel(broker: Broker, topic: str, name: str) -> Channel | None:
 
 def _of_daemon(nsqd: Daemon, shown: Shown) -> Iterator[Metric]:
     longest = nsqd.longest_pass()
-    yield InfoMetricFamily("nsqd", "Versions.", value={"version": NSQ_VERSION, "build": build()})
+    yield versions("nsqd")
     yield GaugeMetricFamily(
         "nsqd_healthy",
         "0 while something fails that messages depend on.",
@@ -175,32 +147,3 @@ def _of_daemon(nsqd: Daemon, shown: Shown) -> Iterator[Metric]:
         "Topics, and channels of the topics shown, that --metrics-max-series leaves out.",
         value=shown.left_out,
     )
-
-
-def _family(
-    figure: Figure, labels: Sequence[str], values: Iterator[tuple[Sequence[str], int] | None]
-) -> Iterator[bytes]:
-    """A family in portions, of which only the first has a head. None is what is no more."""
-    head = b""
-    while portion := list(islice(values, PORTION)):
-        family = figure.kind(figure.name, figure.meaning, labels=labels)
-        for sample in portion:
-            if sample is not None:
-                family.add_metric(*sample)
-        text = generate_latest(_Families([family]))
-        if not head:
-            head = text[: text.index(b"\n", text.index(b"\n") + 1) + 1]
-            yield text
-        else:
-            yield text.removeprefix(head)
-
-
-class _Families(Collector):
-    """What prometheus_client takes for a registry."""
-
-    def __init__(self, families: Iterable[Metric]) -> None:
-        self._families = families
-
-    def collect(self) -> Iterable[Metric]:
-        """The families."""
-        return self._families

@@ -13,7 +13,7 @@ from typing import Final
 from nsqkit.address import peer_address
 from nsqkit.log import Log
 from nsqkit.nsqlookupd.registrations import Registrations
-from nsqkit.nsqlookupd.session import Session
+from nsqkit.nsqlookupd.session import Session, Traffic
 
 HANDSHAKE_S: Final = 60.0
 LINGER_S: Final = 1.0  # how long a refused connection still takes bytes, so that its error arrives
@@ -35,13 +35,18 @@ class Connection(asyncio.Protocol):
         now: Callable[[], int],
         connections: set["Connection"],
         handshake_s: float = HANDSHAKE_S,
+        traffic: Traffic | None = None,
+        note: Callable[[], None] = lambda: None,
     ) -> None:
+        """`note` hears of each pass of the event loop in which there is something to do."""
         self._registrations = registrations
         self._introduction = introduction
         self._log = log
         self._now = now
         self._connections = connections
         self._handshake_s = handshake_s
+        self._traffic = traffic
+        self._note = note
         self._address = ""
         self._going_on = False  # `_go_on` was scheduled
         self._unread = False  # the client does not read its replies
@@ -53,7 +58,9 @@ class Connection(asyncio.Protocol):
         """A client connected."""
         self._transport = transport
         self._address = peer_address(transport.get_extra_info("peername"))  # @: gone already
-        self._session = Session(self._registrations, self._address, self._introduction, self._log)
+        self._session = Session(
+            self._registrations, self._address, self._introduction, self._log, self._traffic
+        )
         self._deadline = asyncio.get_running_loop().call_later(self._handshake_s, self._give_up)
         self._connections.add(self)
         keep_alive(transport.get_extra_info("socket"))
@@ -61,6 +68,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
+        self._note()
         session = self._session
         if session.closed:
             return
@@ -110,6 +118,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - asyncio's interface
         """The connection is gone."""
+        self._note()
         self._deadline.cancel()
         self._session.gone(self._now())
         self._connections.discard(self)

@@ -15,12 +15,15 @@ from nsqkit.listen import Listener, listen
 from nsqkit.log import Log
 from nsqkit.nsqlookupd.connection import Connection
 from nsqkit.nsqlookupd.options import NsqlookupdOptions
+from nsqkit.nsqlookupd.passes import Passes
 from nsqkit.nsqlookupd.registrations import Registrations
+from nsqkit.nsqlookupd.session import Traffic
 from nsqkit.version import NSQ_VERSION, version_line
 from nsqkit.web.long_answer import Slices
 from nsqkit.web.profiler import Profiler
 
 if TYPE_CHECKING:
+    from nsqkit.nsqlookupd.http import Counts
     from nsqkit.web.server import HttpServer
 
 BACKLOG: Final = 4096  # connections waiting to be accepted
@@ -34,7 +37,9 @@ class Nsqlookupd:
         self.log = log or Log(self.options.log_prefix, self.options.log_level)
         self.clock = Clock()
         self.profiler = Profiler()
-        self.slices = Slices()
+        self._passes = Passes()
+        self.slices = Slices(self._passes.note)
+        self._traffic = Traffic()
         self.registrations = Registrations(
             int(self.options.inactive_producer_timeout),
             int(self.options.tombstone_lifetime),
@@ -63,7 +68,15 @@ class Nsqlookupd:
             self.tcp_port = tcp.port
             introduction = self._introduction()
             self._server = await asyncio.get_running_loop().create_server(
-                lambda: Connection(self.registrations, introduction, self.log, self.now, self._connections),
+                lambda: Connection(
+                    self.registrations,
+                    introduction,
+                    self.log,
+                    self.now,
+                    self._connections,
+                    traffic=self._traffic,
+                    note=self._passes.note,
+                ),
                 sock=tcp.socket,
                 backlog=BACKLOG,
             )
@@ -92,11 +105,10 @@ class Nsqlookupd:
         )
 
     async def _serve_http(self, listener: Listener) -> None:
-        from nsqkit.nsqlookupd.http import ENDPOINTS  # noqa: PLC0415 - not for addresses that are in use
-        from nsqkit.web.app import HttpApp  # noqa: PLC0415
+        from nsqkit.nsqlookupd.http import MeasuredApp  # noqa: PLC0415 - not for addresses that are in use
         from nsqkit.web.server import HttpServer  # noqa: PLC0415
 
-        self._http = HttpServer(self, HttpApp(self, ENDPOINTS))
+        self._http = HttpServer(self, MeasuredApp(self))
         await self._http.start([listener.socket])
         self.log.info(f"HTTP: listening on {listener.address}")
 
@@ -128,7 +140,26 @@ class Nsqlookupd:
 
     def _take_back(self) -> None:
         self._taking_back = None
+        self._passes.note()
         self.registrations.take_back(self.now())
+
+    def counts(self) -> "Counts":
+        """What was counted so far, beside registrations."""
+        from nsqkit.nsqlookupd.http import Counts  # noqa: PLC0415 - who asks has loaded it
+
+        http = self._http
+        return Counts(
+            connections=len(self._connections),
+            http_connections=http.connection_count if http else 0,
+            http_requests=http.request_count if http else 0,
+            commands=self._traffic.commands,
+            refused=self._traffic.refused,
+            longest_pass_s=self._passes.longest,
+        )
+
+    def note_pass(self) -> None:
+        """Something happens in this pass of the event loop, so it is to be measured."""
+        self._passes.note()
 
     async def wait(self) -> None:
         """Return when the daemon was stopped."""

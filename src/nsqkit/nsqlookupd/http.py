@@ -4,17 +4,24 @@ Names are not checked where they are only looked up: one that can't be is not kn
 topic, is refused: no script should wipe a cluster by it.
 """
 
-from typing import Final, Protocol
+import asyncio
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, Final, NamedTuple, Protocol
+
+from starlette.types import Receive, Scope, Send
 
 from nsqkit.nsqlookupd import pages
+from nsqkit.nsqlookupd.options import NsqlookupdOptions
 from nsqkit.nsqlookupd.registrations import Registrations, TooMany
 from nsqkit.version import NSQ_VERSION, build
 from nsqkit.web import pprof
-from nsqkit.web.answers import Answer, Style, json_answer
+from nsqkit.web.answers import METRICS, Answer, Style, json_answer
+from nsqkit.web.app import HttpApp
 from nsqkit.web.call import Call
 from nsqkit.web.errors import BadRequest, NotFound, Unavailable
 from nsqkit.web.host import Host
-from nsqkit.web.long_answer import long_json
+from nsqkit.web.long_answer import long_answer, long_json
 from nsqkit.web.routes import Route, Routes
 
 EVERYTHING: Final = "*"
@@ -22,10 +29,31 @@ EVERYTHING: Final = "*"
 _OURS: Final = (b"x-nsqkit-version", build().encode())
 
 
+class Counts(NamedTuple):
+    """What the daemon counts beside its registrations."""
+
+    connections: int
+    http_connections: int
+    http_requests: int
+    commands: Mapping[str, int]
+    refused: int
+    longest_pass_s: float
+
+
 class Daemon(Host, Protocol):
     """A running nsqlookupd; `Nsqlookupd` is one."""
 
     registrations: Registrations
+
+    @property
+    def options(self) -> NsqlookupdOptions:
+        """Limits are options."""
+
+    def counts(self) -> Counts:
+        """What was counted so far."""
+
+    def note_pass(self) -> None:
+        """Something happens in this pass of the event loop, so it is to be measured."""
 
     def now(self) -> int:
         """The time in ns since the epoch."""
@@ -86,6 +114,15 @@ async def debug(lookupd: Daemon, _: Call) -> Answer:
     return await long_json(lookupd.slices, pages.debug_page(lookupd.registrations, lookupd.now()))
 
 
+@queries.get("/metrics")
+async def metrics(lookupd: Daemon, _: Call) -> Answer:
+    """Figures of registrations, traffic and the process for Prometheus, in its text format."""
+    page: Any = await asyncio.to_thread(
+        import_module, "nsqkit.nsqlookupd.metrics"
+    )  # loading it takes a while
+    return await long_answer(lookupd.slices, page.metrics_page(lookupd), METRICS)
+
+
 @changes.post("/topic/create", params="topic")
 def create_topic(lookupd: Daemon, call: Call) -> None:
     """Make a topic known."""
@@ -137,6 +174,19 @@ for _path, _endpoint, _params in (
 
 ENDPOINTS: Final[tuple[Route[Daemon], ...]] = (*queries, *changes, *pprof.routes, *legacy)
 """Every endpoint, in the order of the docs."""
+
+
+class MeasuredApp(HttpApp):
+    """The application. Each pass of the loop that serves a request is measured."""
+
+    def __init__(self, lookupd: Daemon) -> None:
+        super().__init__(lookupd, ENDPOINTS)
+        self._note = lookupd.note_pass
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        self._note()
+        await super().__call__(scope, receive, send)
 
 
 def _known(call: Call) -> str:

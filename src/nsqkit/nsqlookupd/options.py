@@ -48,3 +48,9 @@ class NsqlookupdOptions(DaemonOptions):
     max_registrations_per_nsqd: int = option(
         200_000, "topics and channels that one nsqd may register", within=(1, None)
     )
+    metrics_max_series: int = option(
+        200_000,
+        "most series of topics in /metrics; the topics left out are counted in nsqlookupd_metrics_left_out",
+        within=(0, None),
+        group="Metrics",
+    )

@@ -14,7 +14,7 @@ UNREGISTER, or, when the last connection that had them broke, after the time in 
 import gc
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from nsqkit.address import join_address
 from nsqkit.names import is_ephemeral
@@ -111,6 +111,16 @@ class Topic:
             last.index = producer.index
 
 
+class Counts(NamedTuple):
+    """How much is known."""
+
+    topics: int
+    channels: int
+    entries: int  # one for each topic and each channel that a peer has
+    peers: int
+    tombstones: int
+
+
 class Registrations:
     """Everything that is known."""
 
@@ -137,6 +147,8 @@ class Registrations:
         self._tombstone_lifetime = tombstone_lifetime
         self._topics: dict[str, Topic] = {}
         self._peers: dict[str, Peer] = {}
+        # When each was tombstoned, the longest ago first; some may be over.
+        self._tombstoned: OrderedDict[Producer, int] = OrderedDict()
         # Ephemeral ones whose last producer's connection broke: when to forget them, the first first.
         self._abandoned: OrderedDict[Topic | Channel, int] = OrderedDict()
 
@@ -235,6 +247,8 @@ class Registrations:
         for producer in home.producers if home is not None else ():
             if node in producer.peer.nodes:
                 producer.tombstoned_at = now
+                self._tombstoned[producer] = now
+                self._tombstoned.move_to_end(producer)
 
     # -- what is asked
 
@@ -246,6 +260,20 @@ class Registrations:
     def peers(self) -> list[Peer]:
         """Every peer that is connected, inactive ones too."""
         return [*self._peers.values()]
+
+    def counts(self) -> Counts:
+        """How much is known. Tombstones count until `forget_tombstones`."""
+        topics = len(self._topics)
+        return Counts(topics, self._names - topics, self._entries, len(self._peers), len(self._tombstoned))
+
+    def forget_tombstones(self, now: int) -> bool:
+        """Count a portion of tombstones that are over no more; True if there may be others."""
+        for _ in range(PORTION):
+            producer, when = next(iter(self._tombstoned.items()), (None, 0))
+            if producer is None or when > now - self._tombstone_lifetime:
+                return False
+            del self._tombstoned[producer]
+        return True
 
     def is_active(self, peer: Peer, now: int) -> bool:
         """Was it heard of lately?"""
@@ -340,6 +368,7 @@ class Registrations:
         """A peer, which does not list it any more, has a topic no more."""
         topic, peer = producer.topic, producer.peer
         topic.drop(producer)
+        self._tombstoned.pop(producer, None)
         self._drop_entries(peer, 1 + len(producer.channels))
         if not topic.producers and is_ephemeral(topic.name):
             if peer.gone:
@@ -369,6 +398,7 @@ class Registrations:
         self._abandoned.pop(topic, None)
         for producer in topic.producers:
             del producer.peer.producers[topic.name]
+            self._tombstoned.pop(producer, None)
             self._drop_entries(producer.peer, 1 + len(producer.channels))
         self._parts.extendleft(topic.producers)
         self._parts.appendleft(topic)

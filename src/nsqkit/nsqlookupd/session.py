@@ -39,6 +39,14 @@ class Refused(Exception):
     """The connection ends with this error. The text is what the peer gets."""
 
 
+class Traffic:
+    """What all connections have said so far."""
+
+    def __init__(self) -> None:
+        self.commands = dict.fromkeys(_COMMANDS, 0)  # executed, by name
+        self.refused = 0  # connections that ended with an error
+
+
 class Session:
     """What one connection has said so far.
 
@@ -46,7 +54,14 @@ class Session:
     then nothing more should be read, and `receive` be called again soon.
     """
 
-    def __init__(self, registrations: Registrations, address: str, introduction: bytes, log: Log) -> None:
+    def __init__(
+        self,
+        registrations: Registrations,
+        address: str,
+        introduction: bytes,
+        log: Log,
+        traffic: Traffic | None = None,
+    ) -> None:
         """`address` is the peer's host:port, `introduction` the reply to IDENTIFY."""
         self.closed = False
         self.busy = False
@@ -55,6 +70,7 @@ class Session:
         self._address = address
         self._introduction = introduction
         self._log = log
+        self._traffic = traffic or Traffic()
         self._input = bytearray()
         self._greeted = False  # the magic has come
         self._identifying = False  # the line IDENTIFY has come, its body has not
@@ -97,6 +113,7 @@ class Session:
         self.closed = True
         self.busy = False
         self._input.clear()
+        self._traffic.refused += 1
         host, code = self._address.rpartition(":")[0], str(error).partition(" ")[0]
         self._log.error(f"[{self._address}] - {cut(str(error))}", kind=f"client({host}) - {code}")
         return encode_reply(str(error).encode("utf-8", "surrogateescape"))
@@ -118,6 +135,7 @@ class Session:
         execute = _COMMANDS.get(command)
         if execute is None:
             raise Refused(f"E_INVALID invalid command {command}")
+        self._traffic.commands[command] += 1
         return execute(self, params, now)
 
     def _take_magic(self) -> bytes | None:

@@ -20,6 +20,7 @@ from nsqkit.web.errors import HttpError
 JSON: Final = "application/json; charset=utf-8"
 TEXT: Final = "text/plain; charset=utf-8"
 HTML: Final = "text/html; charset=utf-8"
+METRICS: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 LINGER: Final = 0.5
 """Seconds for which what a client still sends is read and dropped, so that it gets to see why it was refused."""

@@ -97,6 +97,11 @@ class HttpServer:
         """Connections that are open."""
         return len(self._shared.connections)
 
+    @property
+    def request_count(self) -> int:
+        """Requests that were answered."""
+        return self._shared.total_requests
+
     async def stop(self) -> None:
         """Stop accepting, close idle connections, give running requests GRACE seconds, close the rest."""
         for server in self._servers:

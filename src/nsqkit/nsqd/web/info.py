@@ -15,7 +15,7 @@ from nsqkit.options import config_value, with_live_value
 from nsqkit.options.duration import SECOND
 from nsqkit.options.kinds import Json, parse_json_list
 from nsqkit.version import NSQ_VERSION, build
-from nsqkit.web.answers import Answer, Style, json_answer
+from nsqkit.web.answers import METRICS, Answer, Style, json_answer
 from nsqkit.web.call import Call
 from nsqkit.web.errors import BadRequest, Internal, TooLarge
 from nsqkit.web.long_answer import long_answer, long_json, long_text
@@ -85,7 +85,7 @@ async def show_stats(nsqd: Daemon, call: Call) -> Answer:
 async def metrics(nsqd: Daemon, _: Call) -> Answer:
     """Figures of topics, channels and the process for Prometheus, in its text format."""
     page: Any = await asyncio.to_thread(import_module, "nsqkit.nsqd.metrics")  # loading it takes a while
-    return await long_answer(nsqd.slices, page.metrics_page(nsqd), page.CONTENT_TYPE)
+    return await long_answer(nsqd.slices, page.metrics_page(nsqd), METRICS)
 
 
 @routes.get("/config/{option}")
