@@ -33,6 +33,8 @@ class FaultyDisk(Disk):
         self.calls: list[tuple[str, str]] = []  # name and file of each call that changes or reads something
         self.free = 1 << 40
         self.most = 1 << 40  # bytes that one write takes
+        self.seconds = 0.0  # what the clock shows
+        self.sync_takes = 0.0  # seconds
         self._faults: dict[str, list[int]] = {}  # by name of the call: what each of the next ones does
         self._deadly: int | None = None  # writes until the process dies
         self._open: dict[int, str] = {}
@@ -111,6 +113,10 @@ class FaultyDisk(Disk):
 
     # -- the calls
 
+    def clock(self) -> float:
+        """Goes on during syncs only."""
+        return self.seconds
+
     def create(self, path: str) -> int:
         """Make a file that no power cut leaves."""
         self._step("create", path)
@@ -157,6 +163,7 @@ class FaultyDisk(Disk):
     def sync(self, file: int) -> None:
         """What is there now survives."""
         path = self._open[file]
+        self.seconds += self.sync_takes
         self._step("sync", path)
         if path in self._inodes:  # it may have been removed
             self._inodes[path].durable = os.pread(file, os.fstat(file).st_size, 0)

@@ -45,6 +45,18 @@ class TestSyncJob:
 
         assert ["sync"] == [call for call, _ in home.disk.names_called("sync", "sync_directory")]
 
+    @pytest.mark.usefixtures("log")
+    def test_how_long_it_took(self, home):
+        """Each file that was synced counts, once the job is finished."""
+        other = home.open("other")
+        home.fill(other, 1)
+        home.disk.sync_takes = 0.25
+
+        home.sync()
+
+        durations = home.storage.shared.sync_durations
+        assert (2, 0.5) == (durations.count, durations.seconds)
+
     @pytest.mark.parametrize("call", ["sync", "sync_directory"])
     def test_an_error_is_told(self, home, log, call):
         """The log stays unsynced, and the next job does all of it."""
@@ -294,6 +306,20 @@ class TestCheckpointJob:
 
         calls = [call for call, _ in home.disk.names_called("sync", "replace", "remove")]
         assert ("", ["sync", "replace", "sync", "remove"]) == (job.error, calls)
+
+    def test_when_it_was(self, home, log):
+        """The log and the data path know when a checkpoint was put in its place; one that fails does not count."""
+        shared = home.storage.shared
+        assert (-1.0, -1.0, 0) == (log.checkpointed_at, shared.checkpointed_at, shared.checkpoint_count)
+        home.disk.seconds = 7.5
+        log.checkpoint(TopicRecord())
+        home.run_jobs()
+        home.disk.seconds = 9.0
+        home.disk.fail("replace", errno.EIO)
+        log.checkpoint(TopicRecord())
+        home.run_jobs()
+
+        assert (7.5, 7.5, 1) == (log.checkpointed_at, shared.checkpointed_at, shared.checkpoint_count)
 
     def test_without_a_file_to_remove(self, home, log):
         """It need not survive a power cut."""

@@ -131,6 +131,30 @@ class TestFiles:
         ]
 
 
+class TestFigures:
+    """What operators are told."""
+
+    def test_size(self, home, journal):
+        """All files that are there count, the one being written too."""
+        journal.write([entry(home, "a", 0, b"1")])
+        complete = journal.rotate()
+        journal.write([entry(home, "b", 0, b"22")])
+        journal.write([entry(home, "b", 1, b"333")])
+        assert sum(os.path.getsize(path) for path in journal.files()) == journal.size_bytes
+
+        journal.remove(complete)
+
+        assert os.path.getsize(journal.files()[0]) == journal.size_bytes
+
+    def test_syncs(self, home, journal):
+        """Each group is one sync."""
+        home.disk.sync_takes = 0.25
+        journal.write([entry(home, "a", 0, b"1"), entry(home, "b", 0, b"2")])
+        journal.write([entry(home, "a", 1, b"3")])
+
+        assert (2, 0.5) == (journal.sync_durations.count, journal.sync_durations.seconds)
+
+
 class TestErrors:
     """The disk fails under the journal."""
 
@@ -145,6 +169,18 @@ class TestErrors:
 
         assert ("a", 0, b"2") == entries(journal)[-1]
         assert 1 == home.disk.opened()
+
+    def test_its_size_counts_what_a_failed_write_left(self, home, journal):
+        """Half an entry takes space as well, until its file is removed."""
+        home.disk.most = 10
+        home.disk.fail("write", errno.ENOSPC, after=1)
+        with pytest.raises(StoreError):
+            journal.write([entry(home, "a", 0, b"1")])
+        assert 10 == journal.size_bytes
+
+        journal.remove(journal.rotate())
+
+        assert 0 == journal.size_bytes
 
     def test_a_deletion_is_written_later(self, home, journal):
         """A deletion that could not be written stands in front of everything that is written afterwards."""

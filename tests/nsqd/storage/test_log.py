@@ -27,7 +27,7 @@ class TestSegments:
 
         assert [0, 4, 8] == home.segments()
         assert list(enumerate(written)) == contents(log)
-        assert 3 * FILE_HEADER + 10 * BATCH_BYTES == log.size_bytes()
+        assert (3, 3 * FILE_HEADER + 10 * BATCH_BYTES) == (log.segment_count(), log.size_bytes())
 
     def test_what_a_deletion_took_is_gone_for_good(self, home):
         """A directory that is there and empty is synced: a power cut brings nothing back beside what comes now."""

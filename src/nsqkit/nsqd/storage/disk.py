@@ -3,7 +3,7 @@
 import errno
 import os
 from collections.abc import Callable
-from time import sleep
+from time import monotonic, sleep
 from typing import Final
 
 from mypy_extensions import i64, mypyc_attr
@@ -33,6 +33,10 @@ class Disk:
             reason = self.misplaced()
             if reason:
                 raise OSError(errno.ESTALE, reason)
+
+    def clock(self) -> float:
+        """Seconds, for how long calls take: steady, from no moment in particular."""
+        return monotonic()
 
     def create(self, path: str) -> int:
         """Open a new file for reading and writing. FileExistsError if it is there."""

@@ -93,6 +93,7 @@ class SyncJob:
         self.known_failures = state.known_failures
         self._again = state.known_failures != state.mended_failures  # write all that is not safe once more
         self._short: list[tuple[Segment, int]] = []  # files that are not whole any more, and their sizes
+        self._took: list[float] = []  # seconds for each file
         self._new_names = state.names_synced != state.segments_made
         self.error = ""
 
@@ -134,7 +135,9 @@ class SyncJob:
                 self._short.append((segment, left))
             if self._again:
                 self._write_again(file, min(left, int(size)))
+            began = self._disk.clock()
             self._disk.sync(file)
+            self._took.append(self._disk.clock() - began)
         finally:
             self._disk.close(file)
 
@@ -154,6 +157,7 @@ class SyncJob:
         """Let the log know how far it is safe, or that this is still to be done; and which files are not whole."""
         for segment, size in self._short:
             self._log.note_short(segment, size)
+        self._log.note_syncs(self._took)
         if self.error:
             self._log.sync_failed()
         else:

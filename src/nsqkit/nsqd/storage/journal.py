@@ -20,6 +20,7 @@ from mypy_extensions import i64
 from nsqkit.nsqd.core.batch import Batch
 from nsqkit.nsqd.core.store import Deletion, JournalEntry, StoreError
 from nsqkit.nsqd.storage.disk import Disk, write_all
+from nsqkit.nsqd.storage.durations import Durations
 from nsqkit.nsqd.storage.segment import BATCH_HEADER, BATCH_MAGIC, decode, encode_header, whole_length
 
 SUFFIX: Final = ".journal"
@@ -36,6 +37,9 @@ class Journal:
         self._directory = directory
         self._file = -1
         self._size: i64 = 0
+        self._sizes: dict[str, int] = {}  # of the files that were begun, by path
+        self.size_bytes = 0  # of all of them; as the durations, changed in a thread and read anywhere
+        self.sync_durations = Durations()
         self._number = 0
         self._placed = False  # the directory itself survives a power cut
         self._buried: list[JournalEntry] = []  # deletions that could not be written
@@ -63,7 +67,9 @@ class Journal:
             if self._file < 0:
                 self._begin()
             write_all(self._disk, self._file, pieces, self._size)
+            began = self._disk.clock()
             self._disk.sync(self._file)
+            self.sync_durations.add(self._disk.clock() - began)
         except OSError as error:
             self.rotate()  # after a failed sync the system may have dropped what it was to write
             self._buried = [(topic, entry) for topic, entry in group if isinstance(entry, Deletion)]
@@ -71,10 +77,11 @@ class Journal:
         self._buried = []
         for piece in pieces:
             self._size += len(piece)
+        self._note_size(self._path(), int(self._size))
 
     def _begin(self) -> None:
         self._number += 1
-        self._file = self._disk.create(f"{self._directory}/{self._number:010d}{SUFFIX}")
+        self._file = self._disk.create(self._path())
         self._size = 0
         self._disk.sync_directory(self._directory)
         if not self._placed:
@@ -84,9 +91,20 @@ class Journal:
     def rotate(self) -> list[str]:
         """Begin a new file with the next write; returns the files that are complete now."""
         if self._file >= 0:
+            self._note_size(
+                self._path(), self._disk.size(self._file)
+            )  # a write that failed may have left something
             self._disk.close(self._file)
             self._file = -1
         return self.files()
+
+    def _path(self) -> str:
+        return f"{self._directory}/{self._number:010d}{SUFFIX}"
+
+    def _note_size(self, path: str, size: int) -> None:
+        self.size_bytes += size - self._sizes.pop(path, 0)
+        if size > 0:
+            self._sizes[path] = size
 
     def remove(self, paths: list[str]) -> None:
         """Remove files whose publishes are safe in the logs, oldest first.
@@ -96,6 +114,7 @@ class Journal:
         for path in paths:
             self._disk.remove(path)
             self._disk.sync_directory(self._directory)
+            self._note_size(path, 0)
 
     def replay(self, path: str) -> list[JournalEntry]:
         """The whole entries of a file, in order. What is damaged is passed over, and so is a torn end."""

@@ -60,6 +60,9 @@ class TopicLog(TopicStore):
         self._record = opening.record
         self._checkpoint_job: CheckpointJob | None = None  # the last one
         self._has_checkpoint = opening.record is not None  # on the disk
+        self.checkpointed_at = (
+            -1.0
+        )  # when the last one was put there, by the clock of the disk; -1: before the start
         if self._segments:
             self._note_unsynced()
 
@@ -258,6 +261,10 @@ class TopicLog(TopicStore):
             return None
         return Extent(self._segments[0].first_position, self._segments[0].stop)
 
+    def segment_count(self) -> int:
+        """Files with messages."""
+        return len(self._segments)
+
     def size_bytes(self) -> i64:
         """Bytes that the log takes."""
         total: i64 = 0
@@ -331,6 +338,8 @@ class TopicLog(TopicStore):
     def checkpoint_written(self) -> None:
         """A checkpoint is in its place."""
         self._has_checkpoint = True
+        self.checkpointed_at = self._shared.checkpointed_at = self._disk.clock()
+        self._shared.checkpoint_count += 1
 
     def checkpoint_failed(self, doomed: list[str]) -> None:
         """A checkpoint could not be written, so segments were not removed: the next one has to do all that."""
@@ -346,6 +355,11 @@ class TopicLog(TopicStore):
             return None
         reached = checkpoints.Synced(last.first_position, last.size, last.stop)
         return SyncJob(self._disk, self._directory, last, self, reached)
+
+    def note_syncs(self, took: list[float]) -> None:
+        """A job synced so many files."""
+        for seconds in took:
+            self._shared.sync_durations.add(seconds)
 
     def sync_failed(self) -> None:
         """A sync job failed: what it had to do is to be done again."""

@@ -11,6 +11,7 @@ from mypy_extensions import i64
 from nsqkit.nsqd.core.health import Health
 from nsqkit.nsqd.core.store import StoreError
 from nsqkit.nsqd.storage.disk import Disk
+from nsqkit.nsqd.storage.durations import Durations
 from nsqkit.nsqd.storage.segment import FILE_HEADER, Segment
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ class Shared:
         self.unsynced: dict[TopicLog, None] = {}
         self.unsynced_batches: i64 = 0
         self.sync_failures: i64 = 0  # syncs of logs that have to be done again
+        self.sync_durations = Durations()  # of the files of logs; those of the journal are counted there
+        self.checkpoint_count: i64 = 0  # checkpoints that were put in their place
+        self.checkpointed_at = -1.0  # when the last one was, by the clock of the disk; -1: none yet
         self.low = False  # less than the reserve is free
         self.free_bytes: i64 = 0  # as far as was seen
         self.misplaced = ""  # why nothing may be written, as far as was seen
