@@ -1,6 +1,7 @@
 """The daemon in this process: what it finds in its data path."""
 
 import asyncio
+import errno
 import os
 import shutil
 import time
@@ -40,6 +41,14 @@ class Full(Disk):
     def total_bytes(self, path: str) -> int:  # noqa: ARG002
         """A large one."""
         return 1 << 40
+
+
+class Kept(Disk):
+    """One where no directory can be removed."""
+
+    def remove_directory(self, path: str) -> None:
+        """Not this one either."""
+        raise OSError(errno.EBUSY, "Device or resource busy", path)
 
 
 @pytest.fixture
@@ -210,6 +219,40 @@ def test_the_reserve_is_said_and_looked_at_from_the_start(run, lines):
 
     assert ["free space"] == reasons
     assert any("STORAGE: 5 bytes are free; below 67108864 publishes are refused" in line for line in lines)
+
+
+def test_what_a_deletion_left_is_removed_at_the_next_start(run, path, lines):
+    """Other files stay."""
+    (path / "%deleted-3").mkdir(parents=True)
+    (path / "%deleted-3" / f"{0:020d}.log").write_bytes(b"anything")
+    (path / "%deleted-by-me").mkdir()
+
+    async def nothing(nsqd: Nsqd) -> None:
+        pass
+
+    run(nothing)
+
+    assert not (path / "%deleted-3").exists()
+    assert (path / "%deleted-by-me").exists()
+    assert not any("ERROR" in line for line in lines)
+
+
+def test_a_deleted_topic_that_can_not_be_removed(run, path, lines):
+    """An ERROR names what is left of it, and the name of the topic is free."""
+
+    async def delete(nsqd: Nsqd) -> None:
+        await nsqd.publish("orders", b"one")
+        nsqd.broker.delete_topic("orders")
+        await nsqd.publish("orders", b"two")
+
+    run(delete, Kept())
+
+    assert [
+        f"{path}/%deleted-1: what is left of a deleted topic can't be removed" in line
+        for line in lines
+        if "ERROR" in line
+    ] == [True]
+    assert (path / "orders").exists()
 
 
 def test_the_calendar_is_set_while_it_runs(run, lines):

@@ -221,6 +221,8 @@ class Nsqd:
         )
         self.machine.clock.on_step = self._follow_calendar
         try:
+            for grave in storage.find_graves():
+                self._keeper.clear_away(grave)
             found = recover(self.data_path, disk, storage, self.log.warning)
             if found.replayed:
                 self.log.info(f"JOURNAL: {found.replayed} messages that the logs had lost are back")

@@ -5,6 +5,7 @@
     <name>.diskqueue.*           queues NSQ left behind, see handover/diskqueue.py
     imported/                    the same, after they were taken over
     journal                      kept free for storage
+    %deleted-<number>/           the directory of a topic that was deleted, until all of it is removed
     %probe                       comes and goes at a start, to see whether the data path can be written
     <topic>/                     a topic's log
     %<topic>/                    that of a topic whose name is one of the above, or is no directory name

@@ -1,5 +1,6 @@
 """What the daemon does on the side: syncs and checkpoints, in threads, and only when there is something to do.
 
+removal     of deleted topics' directories: giving back the space of large files takes long
 sync        in `fsync` mode the journal, one sync at a time, each covering every publish that arrived meanwhile;
             in every mode the logs, each --sync-timeout or --sync-every writes
 checkpoint  of topics that changed, twice in each --checkpoint-interval
@@ -24,6 +25,7 @@ from nsqkit.nsqd.machine import Machine
 from nsqkit.nsqd.options import NsqdOptions
 from nsqkit.nsqd.storage.disk import pause
 from nsqkit.nsqd.storage.files import FileStorage
+from nsqkit.nsqd.storage.shared import clear_away
 from nsqkit.options.duration import SECOND
 from nsqkit.wire.message import Message
 
@@ -73,6 +75,8 @@ class Housekeeping:
         self._commits = machine.executor("nsqd-commit")
         self._syncs = machine.executor("nsqd-sync")
         self._checkpoints = machine.executor("nsqd-checkpoint")  # which must not wait for a slow sync
+        self._removals = machine.executor("nsqd-removal")
+        self._removing: set[asyncio.Future[str]] = set()
         self._committing: asyncio.Future[str] | None = None
         self._syncing: asyncio.Future[None] | None = None
         self._checkpointing: asyncio.Future[Any] | None = None
@@ -90,6 +94,7 @@ class Housekeeping:
         self._low = False  # space was low when it was looked at last
         self._late = False  # the last pass left topics for the next one
         self._stopping = False
+        storage.shared.buried = self.clear_away
 
     def after_turn(self) -> None:
         """See whether a turn left something to do."""
@@ -293,6 +298,29 @@ class Housekeeping:
         topic.note_change()  # the copies are to be named, and the others to be copied
         self._complain(f"copying leftovers of {topic.name}", error)
 
+    # -- deleted topics
+
+    def clear_away(self, grave: str) -> None:
+        """Have the directory of a deleted topic removed."""
+        removing = self._loop.run_in_executor(self._removals, self._remove, grave)
+        self._removing.add(removing)
+        removing.add_done_callback(self._removed)
+
+    def _remove(self, grave: str) -> str:
+        if self._stopping:
+            return ""  # the next start goes on
+        try:
+            clear_away(self._machine.disk, grave)
+        except OSError as error:
+            return f"{grave}: what is left of a deleted topic can't be removed: {error.strerror}"
+        return ""
+
+    def _removed(self, done: asyncio.Future[str]) -> None:
+        self._removing.discard(done)
+        error = done.result()
+        if error:
+            self._log.error(f"STORAGE: {error}")
+
     # -- both
 
     def _finish(self, what: str, jobs: Sequence[Job]) -> None:
@@ -319,7 +347,8 @@ class Housekeeping:
         for timer in (self._sync_timer, self._checkpoint_timer, self._health_timer, self._look_timer):
             if timer is not None:
                 timer.cancel()
-        running = [
+        running: list[asyncio.Future[Any]] = [*self._removing]
+        running += [
             f for f in (self._committing, self._syncing, self._checkpointing, self._probing) if f is not None
         ]
         if running:
@@ -331,6 +360,7 @@ class Housekeeping:
         self._commits.shutdown()
         self._syncs.shutdown()
         self._checkpoints.shutdown()
+        self._removals.shutdown()
 
     def close_logs(self) -> None:
         """Write down everything and close the logs: the last thing before the daemon's end."""

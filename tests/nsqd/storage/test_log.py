@@ -2,11 +2,13 @@
 
 import errno
 import os
+import shutil
 
 import pytest
 
 from nsqkit.nsqd.core.store import TopicRecord
 from nsqkit.nsqd.storage.segment import FILE_HEADER
+from nsqkit.nsqd.storage.shared import clear_away
 from tests.nsqd.storage.home import BATCH_BYTES, checkpoint
 
 
@@ -259,6 +261,55 @@ class TestSegments:
         assert [] == os.listdir(home.disk.root)
         assert 0 == home.disk.opened()
         assert 0 == home.open().end()
+
+    def test_a_thread_removes_what_was_deleted(self, home):
+        """Until it does, the files have another place, and a new topic of that name begins at position 0."""
+        graves: list[str] = []
+        home.storage.shared.buried = graves.append
+        log = home.open()
+        home.fill(log, 10)
+
+        log.delete()
+        log = home.open()
+        home.fill(log, 1)
+
+        assert [f"{home.disk.root}/%deleted-1"] == graves == home.storage.find_graves()
+        assert 1 == log.end()
+        clear_away(home.disk, graves[0])
+        assert ["t"] == os.listdir(home.disk.root)
+        assert [0] == home.segments()
+
+    def test_deleted_topics_do_not_meet(self, home):
+        """What an earlier process left has a name that is not used again."""
+        os.mkdir(f"{home.disk.root}/%deleted-7")
+        home.storage.find_graves()
+        home.storage.shared.buried = lambda _: None
+        log = home.open()
+
+        log.delete()
+
+        assert ["%deleted-7", "%deleted-8"] == sorted(os.listdir(home.disk.root))
+
+    def test_others_put_something_there(self, home):
+        """It stays where it is."""
+        log = home.open()
+        home.fill(log, 1)
+        with open(f"{home.disk.root}/t/notes", "w", encoding="utf-8"):
+            pass
+
+        log.delete()
+
+        assert ["notes"] == os.listdir(f"{home.disk.root}/t")
+        assert ["still there" in line for line in home.reports] == [True]
+
+    def test_somebody_deleted_it_before(self, home):
+        """There is nothing to be said."""
+        log = home.open()
+        shutil.rmtree(f"{home.disk.root}/t")
+
+        log.delete()
+
+        assert [] == home.reports
 
     def test_delete_what_can_not_be_removed(self, home):
         """It is said, and raises nothing."""

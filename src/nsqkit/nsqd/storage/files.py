@@ -17,7 +17,7 @@ from nsqkit.nsqd.storage.journal import Journal
 from nsqkit.nsqd.storage.log import TopicLog
 from nsqkit.nsqd.storage.reader import CHECK_BLOCK
 from nsqkit.nsqd.storage.segment import PROBE
-from nsqkit.nsqd.storage.shared import Shared
+from nsqkit.nsqd.storage.shared import GRAVE, Shared
 
 _PROBE_BYTES: Final = 65_536
 
@@ -80,6 +80,16 @@ class FileStorage(Storage):
                 continue
             well.append(topic)
         return well
+
+    def find_graves(self) -> list[str]:
+        """Directories of topics that were deleted before a start, and that nobody removed. Before any log is used."""
+        graves: list[str] = []
+        for name in self._disk.names(self.shared.data_path):
+            number = name.removeprefix(GRAVE)
+            if number != name and number.isdecimal():
+                self.shared.graves = max(self.shared.graves, int(number))
+                graves.append(f"{self.shared.data_path}/{name}")
+        return graves
 
     def sync_jobs(self) -> list[SyncJob]:
         """Jobs that sync everything written so far."""

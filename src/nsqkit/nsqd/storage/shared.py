@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FREE_SPACE: Final = "free space"  # cause of bad health: the reserve is touched
 DATA_PATH: Final = "data path"  # cause of bad health: it was removed, renamed or replaced
+GRAVE: Final = "%deleted-"  # begins the names of the directories of deleted topics; no topic's begins so
 LOSS: Final = "loss in "  # beginning of the causes of bad health of one log; its directory follows
 _GUARD_STEP: Final = 4_194_304  # bytes written between two looks at the free space
 
@@ -53,7 +54,7 @@ class Shared:
         self.free_bytes: i64 = 0  # as far as was seen
         self.misplaced = ""  # why nothing may be written, as far as was seen
         self.unguarded = False  # what was confirmed comes back from the journal, and may use the reserve
-        self._data_path = data_path
+        self.data_path = data_path
         self._report = report
         self._alarm = alarm
         self.health = health
@@ -62,6 +63,11 @@ class Shared:
         self._max_open_logs = max_open_logs
         self._open_logs: dict[TopicLog, None] = {}  # that may have files open, the one used last at the end
         self._used_last: TopicLog | None = None
+        self.graves = 0  # directories of deleted topics that were named so far
+        self.buried: Callable[[str], None] | None = None  # takes such a directory, to remove it in a thread
+        self._leaving: dict[
+            str, CheckpointJob
+        ] = {}  # by the directory that a deleted topic had, until they are done
 
     # -- what a person should know
 
@@ -118,7 +124,7 @@ class Shared:
         if self._min_free_bytes <= 0:
             return
         try:
-            self.free_bytes = self.disk.free_bytes(self._data_path)
+            self.free_bytes = self.disk.free_bytes(self.data_path)
         except OSError:
             return  # whoever writes will see what is wrong
         low = self.free_bytes < self._min_free_bytes
@@ -160,3 +166,41 @@ class Shared:
         self._open_logs.pop(log, None)
         if self._used_last is log:
             self._used_last = None
+
+    # -- deleted topics
+
+    def bury(self, directory: str, job: CheckpointJob | None) -> None:
+        """A topic is deleted, and its directory holds nothing but its log: let a thread remove it. OSError.
+
+        Giving back the space of large files takes long. `job` is its last checkpoint, which may be under way.
+        """
+        self.graves += 1
+        grave = f"{self.data_path}/{GRAVE}{self.graves}"
+        if job is not None:
+            self._leaving[directory] = job
+        self.disk.rename(directory, grave)
+        if self.buried is None:
+            clear_away(self.disk, grave)
+        else:
+            self.buried(grave)
+
+    def arrive(self, directory: str) -> None:
+        """A topic is about to use a directory. No checkpoint of a deleted one of its name may get there any more.
+
+        If one is being written at this moment, this waits for it.
+        """
+        job = self._leaving.pop(directory, None)
+        if job is not None:
+            job.cancel()
+
+    def left(self, directory: str, job: CheckpointJob) -> None:
+        """A checkpoint is done."""
+        if self._leaving.get(directory) is job:
+            del self._leaving[directory]
+
+
+def clear_away(disk: Disk, grave: str) -> None:
+    """Remove the directory of a deleted topic with all that is in it. OSError."""
+    for name in disk.names(grave):
+        disk.remove(f"{grave}/{name}")
+    disk.remove_directory(grave)
