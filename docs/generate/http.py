@@ -81,9 +81,18 @@ has every topic a client has published to, and with `topic=` only the producers 
 The memory block has NSQ's keys with the nearest figures that Python has: objects are blocks of its allocator, "in use"
 is resident memory, "released" what was given back since the peak, pauses are those of the cyclic garbage collector.
 
-`PUT /config/<option>` takes `log_level` (`debug`, `info`, `warn`, `error` or `fatal`) and `nsqlookupd_tcp_addresses`
-(a JSON array of at most 100 `host:port`). `GET /config/<option>` knows every key in [options.md](options.md), also
-those that NSQ has not. A value of no bytes, or of more than `--max-msg-size`, is 413.
+`GET /config/<option>` knows every key in [options.md](options.md), also those that NSQ has not. `PUT /config/<option>`
+changes those that are marked *live* there, until a restart. The body is what one would write after the flag, and of a
+list the whole of it in JSON:
+
+    curl -X PUT -d warn http://127.0.0.1:4151/config/log_level
+    curl -X PUT -d 30s http://127.0.0.1:4151/config/msg_timeout
+    curl -X PUT -d '["10.0.0.4:4160"]' http://127.0.0.1:4151/config/nsqlookupd_tcp_addresses
+
+Limits of what clients may ask for, and of idle HTTP connections, count for those that come afterwards; all else counts
+at once. Each change is a line in the log. Errors are `INVALID_OPTION` and `INVALID_VALUE`, as NSQ words them; a header
+`X-Nsqkit-Reason` (`curl -i`) says more, such as that an option needs a restart. A value of no bytes, or of more than
+`--max-msg-size`, is 413.
 """,
             "Debugging": f"""{_PROFILE}\
 Compiled functions are counted to their caller; install with `NSQKIT_PURE=1` to see them.

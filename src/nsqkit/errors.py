@@ -10,6 +10,7 @@ NsqkitError
 │   └── NotKept           the disk failed, or the daemon is stopping
 └── OptionError           an option's value makes no sense; exit 2
     ├── ConfigFileError   the config file cannot be read or holds a bad value; exit 2
+    ├── NotLive           an option can't be changed while the daemon runs
     └── FlagError         the command line cannot be understood; exit 2
 """
 
@@ -52,6 +53,10 @@ class OptionError(NsqkitError):
 
 class ConfigFileError(OptionError):
     """The config file cannot be read, or a value in it cannot be understood."""
+
+
+class NotLive(OptionError):
+    """An option can't be changed while the daemon runs. The text names its flag."""
 
 
 class FlagError(OptionError):

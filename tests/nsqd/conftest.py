@@ -1,7 +1,5 @@
 """The HTTP API without a server: requests go straight into the ASGI application, over a broker in memory."""
 
-from collections.abc import Sequence
-
 import pytest
 
 from nsqkit.log import Level, Log
@@ -35,7 +33,6 @@ class StandIn:
         self.longest = LongestPass(0, 0)
         self.slices = Slices()
         self.gc_pauses = GcPauses()
-        self.lookupd_addresses: Sequence[str] = options.nsqlookupd_tcp_addresses
 
     def now(self) -> int:
         """Always the same."""
@@ -73,16 +70,13 @@ class StandIn:
     async def wait_for_channels(self) -> None:
         """No topic waits for anything."""
 
-    def set_lookupd_addresses(self, addresses: Sequence[str]) -> None:
-        """Change the addresses."""
-        self.lookupd_addresses = addresses
-
     def look(self) -> None:
         """There is no disk."""
 
-    def set_log_level(self, level: Level) -> None:
-        """Change the log's level."""
-        self.log.level = level
+    def configure(self, options: NsqdOptions) -> None:
+        """Nothing but the log goes by them."""
+        self.options = options
+        self.log.level = options.log_level
 
 
 @pytest.fixture

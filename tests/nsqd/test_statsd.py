@@ -4,7 +4,6 @@ import asyncio
 import errno
 import re
 import socket
-from collections.abc import Awaitable, Callable
 from itertools import pairwise
 
 import pytest
@@ -12,62 +11,14 @@ import pytest
 from nsqkit.errors import OptionError
 from nsqkit.log import Log
 from nsqkit.nsqd.core.broker import Broker
-from nsqkit.nsqd.core.settings import SECOND, Settings
+from nsqkit.nsqd.core.settings import Settings
 from nsqkit.nsqd.daemon import Nsqd
 from nsqkit.nsqd.memory import GcPauses
 from nsqkit.nsqd.options import NsqdOptions
-from nsqkit.nsqd.statsd import Figures, Network, Statsd, prefix_of
+from nsqkit.nsqd.statsd import Figures, Network, prefix_of
 from nsqkit.options.duration import Duration
 from nsqkit.web.long_answer import Slices
-from tests.nsqd.fake_network import FakeNetwork
-
-NOW = 1_700_000_000 * SECOND
-
-
-class House:
-    """A broker whose figures are pushed each minute."""
-
-    def __init__(self, **options: object) -> None:
-        self.options = NsqdOptions(
-            statsd_address="stats:8125",
-            statsd_prefix="p",
-            statsd_mem_stats=False,
-            **options,  # type: ignore[arg-type]
-        )
-        self.broker = Broker(Settings(), None)
-        self.network = FakeNetwork()
-        self.lines: list[str] = []
-        self.figures = Figures(self.broker, self.options, "p.", GcPauses())
-        log = Log("", write=self.lines.append)
-        self.statsd = Statsd(self.options, self.figures, log, Slices(), lambda: NOW, self.network)
-
-    def said(self) -> list[str]:
-        """What was logged, without time stamps."""
-        return [line.partition("STATSD(stats:8125): ")[2].rstrip() for line in self.lines]
-
-
-Scenario = Callable[[House], Awaitable[None]]
-
-
-def run(scenario: Scenario, **options: object) -> None:
-    """Start pushing, do this, and stop."""
-
-    async def main() -> None:
-        house = House(**options)
-        house.statsd.start()
-        await asyncio.sleep(0)
-        await scenario(house)
-        await house.statsd.stop()
-        assert 0 == house.network.open
-
-    asyncio.run(main())
-
-
-def publish(broker: Broker, topic: str, *bodies: bytes) -> None:
-    """Publish these, at once."""
-    data = b"".join(len(body).to_bytes(4, "big") + body for body in bodies)
-    broker.topic(topic).publish(data, len(bodies), 0, None, NOW)
-    broker.work(NOW)
+from tests.nsqd.fake_network import NOW, House, publish, run
 
 
 def figures(broker: Broker, **options: object) -> Figures:

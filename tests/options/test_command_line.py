@@ -7,6 +7,7 @@ import pytest
 
 from nsqkit.errors import ConfigFileError, FlagError, OptionError
 from nsqkit.log import Level
+from nsqkit.nsqd.options import NsqdOptions
 from nsqkit.options import FLOATS, Duration, DurationOption, IgnoredFlag, Options, Words, option
 from nsqkit.options.command_line import load, parse, usage
 
@@ -233,6 +234,15 @@ def test_option_of_a_later_feature_is_refused_in_a_file_too(config):
         from_flags("--future=x")
 
 
+def test_usage_tells_what_is_live():
+    """Live options are marked, and what that means is said once."""
+    text = usage("some", NsqdOptions)
+
+    assert "time a consumer has to finish a message" in text
+    assert 1 == text.count("\n  Those marked [live] can be changed at run time: PUT /config/<key>.\n")
+    assert text.count("[live]") > 30
+
+
 def test_usage_names_everything():
     """--help has each flag with its type, meaning, default and remarks."""
     text = usage("some", SomeOptions)
@@ -242,4 +252,5 @@ def test_usage_names_everything():
     assert "a level: info, warn (default info)" in text
     assert "of no use (default 4) [accepted, nothing left to tune]" in text
     assert "of a later version [not in this version: comes with telepathy]" in text
+    assert "[live]" not in text
     assert "Accepted, without effect:\n  --verbose " in text

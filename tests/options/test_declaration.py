@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nsqkit.errors import FlagError, OptionError
+from nsqkit.errors import FlagError, NotLive, OptionError
 from nsqkit.log import Level
 from nsqkit.options import (
     FLOATS,
@@ -15,6 +15,7 @@ from nsqkit.options import (
     Words,
     config_value,
     declared,
+    differing,
     find,
     option,
     with_live_value,
@@ -159,11 +160,19 @@ def test_bad_live_value_is_refused(key, text):
         with_live_value(SomeOptions(), key, text)
 
 
-@pytest.mark.parametrize("key", ["count", "nothing"])
-def test_other_options_cannot_be_changed(key):
-    """What is not live, or not there, cannot be set."""
+def test_other_options_cannot_be_changed():
+    """What is not there cannot be set, and what is not live needs a restart."""
     with pytest.raises(KeyError):
-        with_live_value(SomeOptions(), key, "5")
+        with_live_value(SomeOptions(), "nothing", "5")
+    with pytest.raises(NotLive, match="^--big-size can't be changed at run time: it needs a restart$"):
+        with_live_value(SomeOptions(), "sz", "5")
+
+
+def test_what_differs():
+    """The options that have other values are told in the order of declaration."""
+    changed = differing(SomeOptions(words=("a",)), SomeOptions(level=Level.WARNING, count=7))
+
+    assert ["count", "words", "level"] == [one.name for one in changed]
 
 
 def test_default_without_a_kind_is_a_mistake_of_the_programmer():

@@ -83,6 +83,11 @@ class Cluster:
     ) -> None:
         await self.close()
 
+    def set_timeouts(self, connect_timeout: float, request_timeout: float) -> None:
+        """Have others, in seconds, for calls to come."""
+        self._request_timeout = request_timeout
+        self._requester.connect_timeout = connect_timeout
+
     async def close(self) -> None:
         """Close what the calls have opened. Call it when none is under way."""
         await self._requester.close()

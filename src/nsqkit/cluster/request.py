@@ -54,7 +54,7 @@ class Requester:
 
     def __init__(self, connect_timeout: float, ssl_context: ssl.SSLContext | None) -> None:
         """`connect_timeout` is in seconds and covers name and TLS. The rest of the time is the caller's to limit."""
-        self._connect_timeout = connect_timeout
+        self.connect_timeout = connect_timeout  # may be changed
         self._ssl_context = ssl_context
         self._session: aiohttp.ClientSession | None = None
 
@@ -89,10 +89,15 @@ class Requester:
         headers = {} if document is None else {"Content-Type": "application/json"}
         try:
             response = await self._session.request(
-                method, url, data=document, headers=headers, allow_redirects=False
+                method,
+                url,
+                data=document,
+                headers=headers,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(connect=self.connect_timeout),
             )
         except aiohttp.ConnectionTimeoutError:
-            raise TimeoutError(f"no connection within {self._connect_timeout:g} s") from None
+            raise TimeoutError(f"no connection within {self.connect_timeout:g} s") from None
         async with response:
             limit = limit if response.status == 200 else MAX_ERROR_SIZE
             body = bytearray()
@@ -109,7 +114,6 @@ class Requester:
             connector=aiohttp.TCPConnector(ssl=self._ssl_context or True, limit=0, force_close=True),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=_HEADERS,
-            timeout=aiohttp.ClientTimeout(connect=self._connect_timeout),
             trust_env=False,
             auto_decompress=False,
         )

@@ -10,14 +10,14 @@ checkpoints.
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from nsqkit.errors import NotKept, StartError
 from nsqkit.gojson import encode_json
 from nsqkit.listen import Listener
-from nsqkit.log import Level, Log
+from nsqkit.log import Log
 from nsqkit.nsqd.auth.servers import AuthServers
 from nsqkit.nsqd.connection import Connection, make_layer
 from nsqkit.nsqd.core.batch import FAILED, Batch, Publisher
@@ -32,6 +32,7 @@ from nsqkit.nsqd.events import LoggedEvents
 from nsqkit.nsqd.handover import moving
 from nsqkit.nsqd.handover.diskqueue import queues_among
 from nsqkit.nsqd.housekeeping import Housekeeping
+from nsqkit.nsqd.live import Live
 from nsqkit.nsqd.machine import BACKLOG, Lock, Machine
 from nsqkit.nsqd.memory import GcPauses
 from nsqkit.nsqd.metadata import MetadataError
@@ -90,7 +91,8 @@ class Nsqd:
         self._keeper: Housekeeping
         self._saver: Saver
         self._lookup: Lookup
-        self._statsd: Statsd | None = None
+        self._statsd: Statsd
+        self._live: Live
         self._auth: AuthServers | None = None
 
     # -- start and stop
@@ -125,8 +127,8 @@ class Nsqd:
                 f"announced: {self.options.broadcast_address}, TCP port {ports[0]}, HTTP port {ports[1]}"
             )
             self._lookup.start(self._identity(), self.options.nsqlookupd_tcp_addresses)
-            if self.options.statsd_address:
-                self._start_statsd()
+            self._start_statsd()
+            self._live = self._live_parts()
         except BaseException:
             await self._abandon()
             raise
@@ -298,6 +300,22 @@ class Nsqd:
         self._statsd = Statsd(options, figures, self.log, self.slices, self.now)
         self._statsd.start()
 
+    def _live_parts(self) -> Live:
+        return Live(
+            log=self.log,
+            events=self._events,
+            broker=self.broker,
+            shared=self.storage.shared,
+            reserve=lambda options: reserve_of(options, self.machine.disk, self.data_path),
+            keeper=self._keeper,
+            lookup=self._lookup,
+            auth=self._auth,
+            statsd=self._statsd,
+            http_port=self.http_port,
+            http=self._http,
+            slices=self.slices,
+        )
+
     def _identity(self) -> bytes:
         """What nsqlookupds are told of this nsqd (spec/lookup-peers.md)."""
         options = self.options
@@ -329,8 +347,8 @@ class Nsqd:
         self.broker.hang_up_all()
         self.turn()
         await self._lookup.stop()
-        if self._statsd is not None:
-            await self._statsd.stop()
+        await self._statsd.stop()
+        self._live.stop()
         if self._auth is not None:
             await self._auth.stop()
         for http in self._http:
@@ -443,15 +461,6 @@ class Nsqd:
         """Return when no new topic waits for its channels any more, or after a short while."""
         await self._lookup.wait_for_channels()
 
-    @property
-    def lookupd_addresses(self) -> Sequence[str]:
-        """The TCP addresses of nsqlookupds that count now."""
-        return self._lookup.addresses
-
-    def set_lookupd_addresses(self, addresses: Sequence[str]) -> None:
-        """Announce topics and channels there from now on."""
-        self._lookup.configure(addresses)
-
     def _follow_calendar(self, ahead: int) -> None:
         self.log.info(f"the calendar was set: it is {ahead / SECOND:+.1f} s from where it was at the start")
         self.broker.follow_calendar(ahead)
@@ -463,10 +472,10 @@ class Nsqd:
         if self.health.reasons:
             self._keeper.after_turn()
 
-    def set_log_level(self, level: Level) -> None:
-        """Change the least severe level that is logged."""
-        self.log.level = level
-        self._events.level_changed()
+    def configure(self, options: NsqdOptions) -> None:
+        """Go by these options from now on; they differ in live ones only."""
+        before, self.options = self.options, options
+        self._live.follow(before, options)
 
 
 class _Waiter(Publisher):

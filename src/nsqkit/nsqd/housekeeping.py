@@ -65,10 +65,7 @@ class Housekeeping:
         self._broker = broker
         self._storage = storage
         self._memory_mode = options.durability is Durability.MEMORY
-        self._sync_every = options.sync_every
-        self._sync_timeout = int(options.sync_timeout) / SECOND
-        # Half of it, so that what was finished just behind one checkpoint is in the next within the interval.
-        self._checkpoint_pause = int(options.checkpoint_interval) / SECOND / 2
+        self._set_times(options)
         self._log = log
         self._turn = turn
         self._loop = asyncio.get_running_loop()
@@ -95,6 +92,21 @@ class Housekeeping:
         self._late = False  # the last pass left topics for the next one
         self._stopping = False
         storage.shared.buried = self.clear_away
+
+    def _set_times(self, options: NsqdOptions) -> None:
+        self._sync_every = options.sync_every
+        self._sync_timeout = int(options.sync_timeout) / SECOND
+        # Half of it, so that what was finished just behind one checkpoint is in the next within the interval.
+        self._checkpoint_pause = int(options.checkpoint_interval) / SECOND / 2
+
+    def configure(self, options: NsqdOptions) -> None:
+        """Go by these options from now on: what waits begins to wait anew."""
+        self._set_times(options)
+        for timer in (self._sync_timer, self._checkpoint_timer):
+            if timer is not None:
+                timer.cancel()
+        self._sync_timer = self._checkpoint_timer = None
+        self.after_turn()
 
     def after_turn(self) -> None:
         """See whether a turn left something to do."""

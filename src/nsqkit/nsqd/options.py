@@ -27,6 +27,9 @@ MAX_LOOKUPDS = 100
 """Each costs nsqd a connection and a task."""
 
 
+MAX_PERCENTILES = 100
+"""Each is looked for in every channel whenever figures are shown."""
+
 MAX_AUTH_SERVERS = 10
 """Each may take its time before the next one is asked."""
 
@@ -137,16 +140,16 @@ class NsqdOptions(DaemonOptions):
         Duration.parse("30s"),
         "time after which the names of nsqlookupds are looked up again",
         within=(MILLISECOND, None),
+        live=True,
     )
     http_client_connect_timeout: DurationOption = option(
         Duration.parse("2s"),
         "time to connect for HTTP requests going out",
         within=(MILLISECOND, None),
+        live=True,
     )
     http_client_request_timeout: DurationOption = option(
-        Duration.parse("5s"),
-        "time for an HTTP request going out",
-        within=(MILLISECOND, None),
+        Duration.parse("5s"), "time for an HTTP request going out", within=(MILLISECOND, None), live=True
     )
     auth_http_addresses: tuple[str, ...] = option(
         (),
@@ -164,29 +167,36 @@ class NsqdOptions(DaemonOptions):
         group="Storage",
     )
     mem_queue_size: int = option(
-        10_000, "messages kept in memory, per topic and per channel", within=(0, INT32_MAX)
+        10_000, "messages kept in memory, per topic and per channel", within=(0, INT32_MAX), live=True
     )
     mem_queue_bytes: int = option(
         0,
         "bytes of waiting messages kept in memory, of all topics and channels together; the rest is only in the log. "
         "0: a quarter of the machine's memory, 512 MiB at most",
         within=(0, None),
+        live=True,
     )
     max_bytes_per_file: int = option(
-        104_857_600, "size at which a new log file is begun, in bytes", within=(1, None)
+        104_857_600, "size at which a new log file is begun, in bytes", within=(1, None), live=True
     )
-    sync_every: int = option(2500, "publish commands after which the logs are synced", within=(1, None))
+    sync_every: int = option(
+        2500, "publish commands after which the logs are synced", within=(1, None), live=True
+    )
     sync_timeout: DurationOption = option(
-        Duration.parse("2s"), "longest time until a message is synced", within=(MILLISECOND, None)
+        Duration.parse("2s"), "longest time until a message is synced", within=(MILLISECOND, None), live=True
     )
     checkpoint_interval: DurationOption = option(
-        Duration.parse("1s"), "longest time until a channel's progress is written", within=(MILLISECOND, None)
+        Duration.parse("1s"),
+        "longest time until a channel's progress is written",
+        within=(MILLISECOND, None),
+        live=True,
     )
     min_free_space: int = option(
         DEFAULT_RESERVE,
         "free bytes on the disk below which publishes are refused; 0: no check; "
         "the default is lowered to 5 % of a volume smaller than 1.25 GiB",
         within=(0, None),
+        live=True,
     )
     queue_scan_worker_pool_max: int = option(
         4, "workers looking for timeouts", within=(1, None), ignored=True
@@ -200,64 +210,98 @@ class NsqdOptions(DaemonOptions):
         "time a consumer has to finish a message, if it asks for no other",
         within=(MILLISECOND, None),
         group="Messages and clients",
+        live=True,
     )
     max_msg_timeout: DurationOption = option(
-        Duration.parse("15m"), "longest time a client may ask for, TOUCH included", within=(MILLISECOND, None)
+        Duration.parse("15m"),
+        "longest time a client may ask for, TOUCH included",
+        within=(MILLISECOND, None),
+        live=True,
     )
-    max_msg_size: int = option(1_048_576, "size of one message body, in bytes", within=(1, INT32_MAX))
-    max_body_size: int = option(5_242_880, "size of a command's body, in bytes", within=(1, INT32_MAX))
+    max_msg_size: int = option(
+        1_048_576, "size of one message body, in bytes", within=(1, INT32_MAX), live=True
+    )
+    max_body_size: int = option(
+        5_242_880, "size of a command's body, in bytes", within=(1, INT32_MAX), live=True
+    )
     max_req_timeout: DurationOption = option(
-        Duration.parse("1h"), "longest delay of REQ and of deferred publishes", within=(Duration(0), None)
+        Duration.parse("1h"),
+        "longest delay of REQ and of deferred publishes",
+        within=(Duration(0), None),
+        live=True,
     )
     max_heartbeat_interval: DurationOption = option(
-        Duration.parse("1m"), "longest heartbeat interval a client may ask for", within=(MILLISECOND, None)
+        Duration.parse("1m"),
+        "longest heartbeat interval a client may ask for",
+        within=(MILLISECOND, None),
+        live=True,
     )
     handshake_timeout: DurationOption = option(
         Duration.parse("10s"),
         "time a TCP client has to say the magic, and to finish a handshake; 0: no limit",
         within=(Duration(0), None),
     )
+    # Not live: suites made for NSQ take it for an example of what PUT /config refuses.
     max_rdy_count: int = option(2500, "highest RDY a client may send", within=(1, INT32_MAX))
     max_output_buffer_size: int = option(
-        65_536, "largest output buffer a client may ask for", within=(1, INT32_MAX)
+        65_536, "largest output buffer a client may ask for", within=(1, INT32_MAX), live=True
     )
     max_output_buffer_timeout: DurationOption = option(
-        Duration.parse("30s"), "longest output buffering a client may ask for", within=(MILLISECOND, None)
+        Duration.parse("30s"),
+        "longest output buffering a client may ask for",
+        within=(MILLISECOND, None),
+        live=True,
     )
     min_output_buffer_timeout: DurationOption = option(
-        Duration.parse("25ms"), "shortest output buffering a client may ask for", within=(MILLISECOND, None)
+        Duration.parse("25ms"),
+        "shortest output buffering a client may ask for",
+        within=(MILLISECOND, None),
+        live=True,
     )
     output_buffer_timeout: DurationOption = option(
-        Duration.parse("250ms"), "output buffering of clients that do not say", within=(MILLISECOND, None)
+        Duration.parse("250ms"),
+        "output buffering of clients that do not say",
+        within=(MILLISECOND, None),
+        live=True,
     )
-    max_channel_consumers: int = option(0, "consumers per channel; 0: no limit", within=(0, INT32_MAX))
+    max_channel_consumers: int = option(
+        0, "consumers per channel; 0: no limit", within=(0, INT32_MAX), live=True
+    )
     requeue_on_disconnect: bool = option(
-        False, "give back at once what a vanished consumer had in flight, instead of after its timeout"
+        False,
+        "give back at once what a vanished consumer had in flight, instead of after its timeout",
+        live=True,
     )
 
-    statsd_address: str = option("", "UDP host:port of a statsd to push to; empty: none", group="Statistics")
+    statsd_address: str = option(
+        "", "UDP host:port of a statsd to push to; empty: none", group="Statistics", live=True
+    )
     statsd_prefix: str = option(
-        "nsq.%s", "put before each name; %s is the broadcast address and HTTP port, as in host_4151"
+        "nsq.%s",
+        "put before each name; %s is the broadcast address and HTTP port, as in host_4151",
+        live=True,
     )
     statsd_interval: DurationOption = option(
-        Duration.parse("1m"), "time between two pushes", within=(MILLISECOND, None)
+        Duration.parse("1m"), "time between two pushes", within=(MILLISECOND, None), live=True
     )
-    statsd_mem_stats: bool = option(True, "push memory figures too")
-    statsd_udp_packet_size: int = option(508, "most bytes in one datagram", within=(1, 65507))
-    statsd_exclude_ephemeral: bool = option(False, "leave out ephemeral topics and channels")
+    statsd_mem_stats: bool = option(True, "push memory figures too", live=True)
+    statsd_udp_packet_size: int = option(508, "most bytes in one datagram", within=(1, 65507), live=True)
+    statsd_exclude_ephemeral: bool = option(False, "leave out ephemeral topics and channels", live=True)
     metrics_max_series: int = option(
         200_000,
         "most series of topics and channels in /metrics, topics first; the others are counted in nsqd_metrics_left_out",
         within=(0, None),
+        live=True,
     )
     e2e_processing_latency_percentiles: tuple[float, ...] = option(
         (),
         "percentile of processing latency to report, in (0,1]; may be repeated or hold commas",
         kind=FLOATS,
         flag="e2e-processing-latency-percentile",
+        live=True,
     )
     e2e_processing_latency_window_time: DurationOption = option(
-        Duration.parse("10m"), "time those percentiles cover", within=(MILLISECOND, None)
+        Duration.parse("10m"), "time those percentiles cover", within=(MILLISECOND, None), live=True
     )
 
     tls_cert: str = option(
@@ -280,9 +324,9 @@ class NsqdOptions(DaemonOptions):
         kind=TLS_REQUIRED,
     )
     tls_min_version: TlsVersion = option(TlsVersion.TLS1_2, "oldest TLS version", kind=TLS_VERSIONS)
-    deflate: bool = option(True, "let clients ask for deflate compression")
-    max_deflate_level: int = option(6, "highest deflate level a client may ask for", within=(1, 9))
-    snappy: bool = option(True, "let clients ask for snappy compression")
+    deflate: bool = option(True, "let clients ask for deflate compression", live=True)
+    max_deflate_level: int = option(6, "highest deflate level a client may ask for", within=(1, 9), live=True)
+    snappy: bool = option(True, "let clients ask for snappy compression", live=True)
     enable_experiment: tuple[str, ...] = option(
         (),
         "an experiment to turn on; may be repeated; there is topology-aware-consumption: ready consumers in this"
@@ -330,6 +374,8 @@ class NsqdOptions(DaemonOptions):
                 except ValueError as reason:
                     raise OptionError(f"invalid value {address!r} for --{flag}: {reason}") from None
         self._check_auth()
+        if len(self.e2e_processing_latency_percentiles) > MAX_PERCENTILES:
+            raise OptionError(f"more than {MAX_PERCENTILES} for --e2e-processing-latency-percentile")
         for percentile in self.e2e_processing_latency_percentiles:
             if not 0 < percentile <= 1:
                 raise OptionError(f"invalid E2E processing latency percentile: {percentile:g}")

@@ -8,6 +8,7 @@ from nsqkit.nsqd.memory import total_memory
 from nsqkit.nsqd.options import DEFAULT_RESERVE, NsqdOptions, TlsRequired
 from nsqkit.nsqd.storage.disk import Disk
 from nsqkit.version import NSQ_VERSION
+from nsqkit.wire.identify import Limits
 
 MOST_HELD: Final = 1 << 29  # bytes of waiting messages in memory, unless an option says otherwise
 TOPOLOGY: Final = "topology-aware-consumption"  # the experiment of that name
@@ -22,14 +23,20 @@ def reserve_of(options: NsqdOptions, disk: Disk, data_path: str) -> int:
 
 
 def settings_of(options: NsqdOptions) -> Settings:
-    """The broker's settings; durations are ns on both sides."""
+    """The broker's settings."""
     settings = Settings()
+    settle(settings, options)
+    return settings
+
+
+def settle(settings: Settings, options: NsqdOptions) -> None:
+    """Write what the options say into the broker's settings; durations are ns on both sides."""
     limits = settings.limits
     limits.version = NSQ_VERSION
     limits.max_rdy_count = options.max_rdy_count
     limits.msg_timeout = int(options.msg_timeout)
     limits.max_msg_timeout = int(options.max_msg_timeout)
-    limits.heartbeat_interval = min(limits.heartbeat_interval, int(options.max_heartbeat_interval))
+    limits.heartbeat_interval = min(Limits().heartbeat_interval, int(options.max_heartbeat_interval))
     limits.max_heartbeat_interval = int(options.max_heartbeat_interval)
     limits.output_buffer_size = min(16384, options.max_output_buffer_size)
     limits.max_output_buffer_size = options.max_output_buffer_size
@@ -57,4 +64,3 @@ def settings_of(options: NsqdOptions) -> Settings:
     settings.prefer_near = TOPOLOGY in options.enable_experiment
     settings.latency_quantiles = list(options.e2e_processing_latency_percentiles)
     settings.latency_window = int(options.e2e_processing_latency_window_time)
-    return settings

@@ -44,13 +44,18 @@ class Figures:
     def __init__(self, broker: Broker, options: NsqdOptions, prefix: str, pauses: GcPauses) -> None:
         self.done = 0.0  # the share of the topics and channels that is in the lines up to now
         self._broker = broker
-        self._prefix = prefix
-        self._exclude_ephemeral = options.statsd_exclude_ephemeral
-        self._pauses = pauses if options.statsd_mem_stats else None
+        self._gc_pauses = pauses
+        self.configure(options, prefix)
         self._told: dict[
             tuple[str, str], tuple[int, ...]
         ] = {}  # by topic and channel; "" for the topic itself
         self._gc_runs = 0  # likewise
+
+    def configure(self, options: NsqdOptions, prefix: str) -> None:
+        """Give lines as these options say, from now on."""
+        self._prefix = prefix
+        self._exclude_ephemeral = options.statsd_exclude_ephemeral
+        self._pauses = self._gc_pauses if options.statsd_mem_stats else None
 
     def lines(self, now: int) -> Iterator[bytes]:
         """One push. Some lines are empty: each step does little."""
@@ -199,7 +204,10 @@ class Network:
 
 
 class Statsd:
-    """Pushes from `start` to `stop`. What goes wrong is said once, and tried again with the next push."""
+    """Pushes from `start` to `stop`, if there is an address.
+
+    What goes wrong is said once, and tried again with the next push.
+    """
 
     def __init__(
         self,
@@ -210,47 +218,73 @@ class Statsd:
         now: Callable[[], int],
         network: Network | None = None,
     ) -> None:
-        self._address = options.statsd_address
-        self._interval_s = int(options.statsd_interval) / SECOND
-        self._packet_size = options.statsd_udp_packet_size
+        self._set(options)
         self._figures = figures
         self._log = log
         self._slices = slices
         self._now = now
         self._network = network or Network()
+        self._pushing = False  # packets are on their way
+        self._due = 0.0  # when the next push is
+        self._task: asyncio.Task[None] | None = None
+
+    def _set(self, options: NsqdOptions) -> None:
+        self._address = options.statsd_address
+        self._interval_s = int(options.statsd_interval) / SECOND
+        self._packet_size = options.statsd_udp_packet_size
         self._error = ""
         self._said_too_long = False
-        self._task: asyncio.Task[None]
 
     def start(self) -> None:
         """Begin: the first push is an interval away."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
-        self._task.add_done_callback(self._done)
+        self._due = self._network.time() + self._interval_s
+        if self._address:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+            self._task.add_done_callback(self._done)
+
+    def configure(self, options: NsqdOptions, prefix: str) -> None:
+        """Push as these options say: the next push is an interval away.
+
+        One that is under way is finished as it began.
+        """
+        self._set(options)
+        self._figures.configure(options, prefix)
+        if self._pushing:
+            self._due = self._network.time() + self._interval_s
+            return
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        self.start()
 
     async def stop(self) -> None:
         """Push no more."""
-        self._task.cancel()
-        await asyncio.wait([self._task])
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
 
     def _done(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._log.error(f"STATSD({self._address}): a defect of ours: {error!r}")
 
     async def _run(self) -> None:
-        host, port = split_address(self._address)
-        due = self._network.time() + self._interval_s
-        while True:
-            await self._wait(due)
+        while self._address:
+            await self._wait_until_due()
             began = self._network.time()
-            due = began + self._interval_s
+            self._due = began + self._interval_s
+            self._pushing = True
             try:
-                with await self._network.connect(host, port) as datagrams:
+                with await self._network.connect(*split_address(self._address)) as datagrams:
                     await self._push(datagrams, began)
-                    await self._wait(due)  # the network may take a while to say that nobody is there
+                    self._pushing = False
+                    await self._wait_until_due()  # the network may take a while to say that nobody is there
                     error = datagrams.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                     self._say(OSError(error, os.strerror(error)) if error else None)
             except (OSError, UnicodeError) as error:
                 self._say(error)
+            finally:
+                self._pushing = False
+        self._task = None
 
     async def _push(self, datagrams: Datagrams, began: float) -> None:
         """Send one, at even pace."""
@@ -275,8 +309,8 @@ class Statsd:
         if packet:
             datagrams.send(packet)
 
-    async def _wait(self, until: float) -> None:
-        await self._network.sleep(max(until - self._network.time(), 0.0))
+    async def _wait_until_due(self) -> None:
+        await self._network.sleep(max(self._due - self._network.time(), 0.0))
 
     def _leave_out(self, line: bytes) -> None:
         if not self._said_too_long:

@@ -15,6 +15,7 @@ from nsqkit.options.kinds import BOOL, INT, Words
 
 AnyOptions = TypeVar("AnyOptions", bound=Options)
 
+_LIVE = "  Those marked [live] can be changed at run time: PUT /config/<key>."
 _COLUMN = 44
 _WIDTH = 110
 
@@ -76,6 +77,7 @@ def usage(program: str, options: type[Options]) -> str:
     lines = [
         f"Usage of {program}:",
         "  Flags are written -flag or --flag, values after = or as the next word (booleans only after =).",
+        *([_LIVE] if any(one.live for one in declared(options)) else ()),
         "",
         *_row("--config string", "path of a config file (TOML); flags on the command line beat it"),
         *_row("--version", "print the version and exit"),
@@ -103,6 +105,8 @@ def help_of(option: Option) -> str:
         text += f" (default {default})"
     if remarks := option.remarks():
         text += f" [{remarks}]"
+    if option.live:
+        text += " [live]"
     return text
 
 

@@ -32,25 +32,29 @@ class DaemonOptions(Options):
         "HTTP connections at a time; more are answered 503 and closed",
         within=(1, None),
         group="HTTP limits",
+        live=True,
     )
     http_max_header_size: int = option(
-        65_536, "size of an HTTP request without its body, in bytes", within=(1024, None)
+        65_536, "size of an HTTP request without its body, in bytes", within=(1024, None), live=True
     )
     http_max_pipelined: int = option(
-        32, "requests read ahead on one HTTP connection while one is answered", within=(1, None)
+        32, "requests read ahead on one HTTP connection while one is answered", within=(1, None), live=True
     )
     http_read_timeout: DurationOption = option(
         Duration.parse("1m"),
         "time in which an HTTP request must have come whole, and the first must have on a new connection",
         within=(Duration.parse("1ms"), None),
+        live=True,
     )
     http_write_timeout: DurationOption = option(
         Duration.parse("1m"),
         "time in which an HTTP client must take something of its answer",
         within=(Duration.parse("1ms"), None),
+        live=True,
     )
     http_idle_timeout: DurationOption = option(
         Duration.parse("5m"),
         "time after which an HTTP connection with nothing to do is closed",
         within=(Duration.parse("1ms"), None),
+        live=True,
     )

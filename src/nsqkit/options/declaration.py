@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, TypeVar, overload
 
-from nsqkit.errors import FlagError, OptionError
+from nsqkit.errors import FlagError, NotLive, OptionError
+from nsqkit.lines import cut
 from nsqkit.options.duration import Duration, DurationOption
 from nsqkit.options.kinds import Json, Kind, PathKind, PathOption, kind_of, parse_json_list
 
@@ -34,7 +35,7 @@ class Option:
     key: str = ""
     within: tuple[Any, Any] | None = None  # lowest and highest value; None is no limit
     error: str = ""  # what to say instead of the limits
-    live: bool = False  # PUT /config/<key> may change it
+    live: bool = False  # it can be changed at run time
     ignored: bool = False  # accepted and reported, but nothing is left to tune
     later: str = ""  # the feature it belongs to, while this version has not got it
     group: str = ""  # heading in --help and docs, for this option and those below
@@ -175,13 +176,20 @@ def config_value(options: Options, key: str) -> Json:
 def with_live_value(options: AnyOptions, key: str, text: str) -> AnyOptions:
     """A copy with one option changed, as `PUT /config/<key>` asks: a bare word or number, or a JSON array.
 
-    Raises KeyError if the key is unknown or may not be changed at run time, OptionError if the value is bad.
+    Raises KeyError if there is no such key, NotLive if it needs a restart, OptionError if the value is bad.
     """
     declaration = find(type(options), key)
-    if declaration is None or not declaration.live:
+    if declaration is None:
         raise KeyError(key)
+    if not declaration.live:
+        raise NotLive(f"--{declaration.flag} can't be changed at run time: it needs a restart")
     try:
         value = parse_json_list(text) if declaration.kind.repeats else declaration.kind.parse(text)
     except ValueError as reason:
-        raise OptionError(f"invalid value {text!r} for {key}: {reason}") from None
+        raise OptionError(f"invalid value {cut(text)!r} for {key}: {reason}") from None
     return replace(options, **{declaration.name: value})
+
+
+def differing(before: Options, after: Options) -> list[Option]:
+    """The options whose values are not the same in both, in the order of declaration."""
+    return [one for one in declared(type(after)) if getattr(before, one.name) != getattr(after, one.name)]

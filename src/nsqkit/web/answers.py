@@ -15,6 +15,7 @@ from typing import Final
 from starlette.types import Receive, Scope, Send
 
 from nsqkit.gojson import encode_json
+from nsqkit.lines import cut, harmless
 from nsqkit.web.errors import HttpError
 
 JSON: Final = "application/json; charset=utf-8"
@@ -98,6 +99,9 @@ def refusal(error: HttpError, style: Style, headers: Sequence[Header] = ()) -> A
         return Answer(error.status, error.text.encode("utf-8", "replace"), TEXT, headers, closes=error.unread)
     if style is Style.ENVELOPE:
         return Answer(500, _envelope(500, error.text, None), JSON, headers, closes=error.unread)
+    if error.reason:
+        reason = harmless(cut(error.reason)).encode("ascii", "backslashreplace")
+        headers = [*headers, (b"x-nsqkit-reason", reason)]
     body = encode_json({"message": error.text})
     return Answer(error.status, body, JSON, [NSQ, *headers], closes=error.unread)
 

@@ -89,7 +89,7 @@ class Endpoint:
         self._function = partial(row.endpoint, daemon)
         self._log = daemon.log
         self._expected = expected
-        self._limit = row.body.limit(daemon.options) if row.body else 0
+        self._host = daemon
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -98,7 +98,10 @@ class Endpoint:
         if style is Style.ENVELOPE and _TODAY in scope["headers"]:
             style = Style.NSQ
         try:
-            body = await read_body(scope, receive, self._limit, row.body.too_big) if row.body else b""
+            body = b""
+            if row.body:
+                limit = row.body.limit(self._host.options)
+                body = await read_body(scope, receive, limit, row.body.too_big)
             value = self._function(Call(scope, body))
             if isawaitable(value):
                 value = await value

@@ -7,14 +7,18 @@ from typing import ClassVar
 
 
 class HttpError(Exception):
-    """An answer that is an error. `unread` says that part of the request's body was left unread."""
+    """An answer that is an error. `unread` says that part of the request's body was left unread.
+
+    `reason` goes into a header, for a person, where clients compare the text.
+    """
 
     status: ClassVar[int] = 500
 
-    def __init__(self, text: str, *, unread: bool = False) -> None:
+    def __init__(self, text: str, *, unread: bool = False, reason: str = "") -> None:
         super().__init__(text)
         self.text = text
         self.unread = unread
+        self.reason = reason
 
 
 class BadRequest(HttpError):

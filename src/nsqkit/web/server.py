@@ -102,6 +102,10 @@ class HttpServer:
         """Requests that were answered."""
         return self._shared.total_requests
 
+    def configure(self, options: DaemonOptions) -> None:
+        """Have the limits of these options from now on."""
+        self._shared.configure(options)
+
     async def stop(self) -> None:
         """Stop accepting, close idle connections, give running requests GRACE seconds, close the rest."""
         for server in self._servers:
@@ -125,13 +129,17 @@ class SharedState(ServerState):
         self.complaints = complaints
         self._turned_away = 0  # connections since the last line about them
         self._line_at = 0.0
+        self._second = 0
+        self.configure(options)
+
+    def configure(self, options: DaemonOptions) -> None:
+        """Have these limits. Timers that run go on."""
         self.max_connections = options.http_max_connections
         self.max_header_size = options.http_max_header_size
         self.max_pipelined = options.http_max_pipelined
         self.idle_timeout_s = int(options.http_idle_timeout) / SECOND
         self.read_timeout_s = int(options.http_read_timeout) / SECOND
         self.write_timeout_s = int(options.http_write_timeout) / SECOND
-        self._second = 0
 
     def turn_away(self, now: float) -> None:
         """Count a connection that is one too many; there is a line for the first, then one every LINE_S at most."""

@@ -7,6 +7,7 @@ import pytest
 
 from nsqkit.nsqd.http import http_app
 from nsqkit.nsqd.options import NsqdOptions
+from nsqkit.options import declared
 from nsqkit.version import VERSION
 
 
@@ -158,6 +159,86 @@ def test_config_put_errors(http, option, body, status, text):
     http.is_error(http.put(f"/config/{option}", body), status, text)
 
 
+@pytest.mark.parametrize(
+    "option, body, reason",
+    [
+        ("tcp_address", b"x", "--tcp-address can't be changed at run time: it needs a restart"),
+        ("id", b"1", "--node-id can't be changed at run time: it needs a restart"),
+        (
+            "msg_timeout",
+            b"60",
+            "invalid value '60' for msg_timeout: a duration needs a unit, as in 60s or 60ms",
+        ),
+        ("msg_timeout", b"0s", "--msg-timeout must be at least 1ms"),
+        ("max_msg_timeout", b"5s", "--msg-timeout (1m0s) must not be above --max-msg-timeout (5s)"),
+        ("snappy", b"maybe", "invalid value 'maybe' for snappy: say true or false"),
+        (
+            "e2e_processing_latency_percentiles",
+            b"[0.5, 2]",
+            "invalid E2E processing latency percentile: 2",
+        ),
+        (
+            "statsd_address",
+            "\u2028\n".encode(),
+            (
+                r"invalid value '\u2028\n' for --statsd-address: not an address: write host:port, "
+                "or [host]:port for IPv6"
+            ),
+        ),
+    ],
+)
+def test_config_put_reasons(http, nsqd, option, body, reason):
+    """What clients compare is NSQ's word; a header tells a person what is wrong, in printable ASCII."""
+    before = nsqd.options
+
+    got = http.put(f"/config/{option}", body)
+
+    assert reason == got.headers["x-nsqkit-reason"]
+    assert got.json()["message"] in {"INVALID_OPTION", "INVALID_VALUE"}
+    assert before is nsqd.options
+
+
+VALUES = {
+    "bool": b"false",
+    "int": b"9",
+    "duration": b"1m30s",
+    "string": b"other:1",
+    "float list": b"[0.25, 0.5]",
+    "list": b'["a:1"]',
+    "word": b"warn",
+}
+
+
+LIMITED = {
+    "http_max_header_size": b"2048",
+    "output_buffer_timeout": b"1s",
+    "min_output_buffer_timeout": b"30ms",
+}
+
+
+@pytest.mark.parametrize(
+    "option", [one for one in declared(NsqdOptions) if one.live], ids=lambda one: one.key
+)
+def test_live_options(http_client, nsqd, option):
+    """Each takes a value of its kind, and a GET shows it then."""
+    nsqd.options = NsqdOptions()
+    client = http_client(http_app(nsqd))
+    value = LIMITED.get(option.key, VALUES[option.kind.name])
+
+    got = client.put(f"/config/{option.key}", value)
+
+    assert 200 == got.status
+    assert got.body == client.get(f"/config/{option.key}").body
+    assert option.kind.accept(parse(option, value.decode())) == getattr(nsqd.options, option.name)
+
+
+def parse(option, text):
+    """What a text in a PUT means, lists of numbers in the order that the options give them."""
+    if option.kind.repeats:
+        return sorted(json.loads(text), reverse=True)
+    return option.kind.parse(text)
+
+
 def test_json_is_harmless_in_html(http):
     """Characters with a meaning in HTML are escaped as Go does."""
     got = http.put("/config/nsqlookupd_tcp_addresses", '["<&>\u2028\u2029:1"]'.encode())
@@ -176,5 +257,9 @@ def test_too_many_nsqlookupds(http_client, nsqd, count):
 
     got = client.put(path, json.dumps([f"host-{number}:4160" for number in range(count)]).encode())
 
-    client.is_error(got, 400, "INVALID_VALUE: more than 100 addresses")
+    client.is_error(got, 400, "INVALID_VALUE")
+    assert got.headers["x-nsqkit-reason"] in {
+        "more than 100 addresses for --lookupd-tcp-address",
+        "a value of more than 65536 bytes",
+    }
     assert hundred == client.get(path).json()

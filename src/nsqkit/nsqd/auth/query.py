@@ -40,6 +40,11 @@ class Questioner:
         except NODE_ERRORS as error:
             raise NoAnswer(_cause(error)) from None
 
+    def set_timeouts(self, connect_timeout: float, request_timeout: float) -> None:
+        """Have others for questions to come."""
+        self._request_timeout = request_timeout
+        self._requester.connect_timeout = connect_timeout
+
     async def close(self) -> None:
         """Close what is open."""
         await self._requester.close()

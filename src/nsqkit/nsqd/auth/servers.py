@@ -47,7 +47,9 @@ class AuthServers(Authority):
         self._turn = turn
         self._now = now
         context = ssl.create_default_context(cafile=root_ca) if root_ca else None
-        self._how = (method, int(connect_timeout) / SECOND, int(request_timeout) / SECOND, context)
+        self._method = method
+        self._context = context
+        self._timeouts = int(connect_timeout) / SECOND, int(request_timeout) / SECOND
         self._places = asyncio.Semaphore(MAX_QUESTIONS)
         self._tasks: dict[int, asyncio.Task[None]] = {}  # by the session's number
         self._questioner: Questioner | None = None
@@ -63,6 +65,12 @@ class AuthServers(Authority):
         task = self._tasks.pop(session.number, None)
         if task is not None:
             task.cancel()
+
+    def set_timeouts(self, connect_timeout: Duration, request_timeout: Duration) -> None:
+        """Have others for questions to come."""
+        self._timeouts = int(connect_timeout) / SECOND, int(request_timeout) / SECOND
+        if self._questioner is not None:
+            self._questioner.set_timeouts(*self._timeouts)
 
     async def stop(self) -> None:
         """Ask nobody any more."""
@@ -110,7 +118,7 @@ class AuthServers(Authority):
         """What asks; loading it takes a while, which a thread can spend."""
         module: Any = await asyncio.to_thread(import_module, "nsqkit.nsqd.auth.query")
         if self._questioner is None:
-            self._questioner = module.Questioner(*self._how)
+            self._questioner = module.Questioner(self._method, *self._timeouts, self._context)
         return self._questioner
 
     def _done(self, task: asyncio.Task[None]) -> None:

@@ -26,6 +26,7 @@ class LatencyWindow:
 
     def __init__(self, percentiles: Sequence[float], window_ns: int) -> None:
         self.percentiles = sorted(percentiles, reverse=True)
+        self.window_ns = window_ns
         self._half_ns = max(window_ns // 2, 1)
         self._half = 0  # number of the newer half, counted from the epoch
         self._newer: dict[int, int] = {}  # bucket -> samples

@@ -87,6 +87,20 @@ class Lookup(Registry):
             self._spawn(self._load())
         self._reconcile()
 
+    def set_times(
+        self, *, connect_timeout: Duration, request_timeout: Duration, resolve_interval: Duration
+    ) -> None:
+        """Have other timeouts, and look names up again as often as this."""
+        self._connect_timeout_s = int(connect_timeout) / SECOND
+        self._request_timeout_s = int(request_timeout) / SECOND
+        if self._cluster is not None:
+            self._cluster.set_timeouts(self._connect_timeout_s, self._request_timeout_s)
+        if self._resolve_interval_s != int(resolve_interval) / SECOND:
+            self._resolve_interval_s = int(resolve_interval) / SECOND
+            for address in self._addresses.values():  # they wait for the old time
+                address.watcher.cancel()
+                address.watcher = self._spawn(self._watch(address))
+
     async def stop(self) -> None:
         """Hang up everywhere. The nsqlookupds forget this nsqd when its connections close."""
         self._broker.registry = Registry()

@@ -69,6 +69,16 @@ class Shared:
             str, CheckpointJob
         ] = {}  # by the directory that a deleted topic had, until they are done
 
+    def configure(self, max_bytes_per_file: i64, min_free_bytes: i64) -> None:
+        """Have other limits from now on."""
+        self.max_bytes_per_file = max_bytes_per_file
+        self._min_free_bytes = min_free_bytes
+        if min_free_bytes <= 0 and self.low:
+            self.low = False
+            self.health.clear(FREE_SPACE)
+            self._report("the free space is no longer looked at")
+        self.look()
+
     # -- what a person should know
 
     def report(self, line: str) -> None:

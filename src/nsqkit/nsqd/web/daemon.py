@@ -1,11 +1,10 @@
 """What the HTTP API needs of the daemon."""
 
-from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
 
-from nsqkit.log import Level, Log
+from nsqkit.log import Log
 from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.memory import GcPauses
 from nsqkit.nsqd.options import NsqdOptions
@@ -49,8 +48,8 @@ class Daemon(Protocol):
     def look(self) -> None:
         """Look at the data path and the free space now. What is wrong is in the broker's health."""
 
-    def set_log_level(self, level: Level) -> None:
-        """Change the least severe level that is logged."""
+    def configure(self, options: NsqdOptions) -> None:
+        """Go by these options from now on; they differ in live ones only."""
 
     def schedule(self) -> None:
         """Have a turn at the end of this pass of the event loop, which measures it."""
@@ -63,10 +62,3 @@ class Daemon(Protocol):
 
     async def wait_for_channels(self) -> None:
         """Return when no new topic waits for its channels any more, or after a short while."""
-
-    @property
-    def lookupd_addresses(self) -> Sequence[str]:
-        """The TCP addresses of nsqlookupds that count now."""
-
-    def set_lookupd_addresses(self, addresses: Sequence[str]) -> None:
-        """Announce topics and channels there from now on."""

@@ -5,15 +5,14 @@ import socket
 from importlib import import_module
 from typing import Any, Final
 
-from nsqkit.errors import OptionError
-from nsqkit.nsqd.options import MAX_LOOKUPDS
+from nsqkit.errors import NotLive, OptionError
 from nsqkit.nsqd.stats import Question, health_text
 from nsqkit.nsqd.stats_pages import json_page, text_page
 from nsqkit.nsqd.statsd import prefix_of
 from nsqkit.nsqd.web.daemon import Daemon
 from nsqkit.options import config_value, with_live_value
 from nsqkit.options.duration import SECOND
-from nsqkit.options.kinds import Json, parse_json_list
+from nsqkit.options.kinds import Json
 from nsqkit.version import NSQ_VERSION, build
 from nsqkit.web.answers import METRICS, Answer, Style, json_answer
 from nsqkit.web.call import Call
@@ -21,12 +20,11 @@ from nsqkit.web.errors import BadRequest, Internal, TooLarge
 from nsqkit.web.long_answer import long_answer, long_json, long_text
 from nsqkit.web.routes import Body, Routes
 
-LOOKUPDS: Final = "nsqlookupd_tcp_addresses"
 LOG_LEVEL: Final = "log_level"
 STATSD_PREFIX: Final = "statsd_prefix"
 
-MAX_LOOKUPDS_TEXT: Final = 65_536
-"""Length of a list of nsqlookupds: more than MAX_LOOKUPDS names take up, and less than would keep others waiting."""
+MAX_VALUE: Final = 65_536
+"""Bytes of a value: more than any list that is allowed takes up, and less than would keep others waiting."""
 
 routes: Final = Routes[Daemon]("Information and configuration")
 
@@ -96,33 +94,29 @@ def get_config(nsqd: Daemon, call: Call) -> Json:
 
 @routes.put("/config/{option}", body=Body("max_msg_size", "INVALID_VALUE"))
 def put_config(nsqd: Daemon, call: Call) -> Json:
-    """Change an option that can be changed at run time to the value in the body. A restart forgets it."""
+    """Change a live option to the value in the body. A restart forgets it. `X-Nsqkit-Reason` tells what is wrong."""
     if not call.body:
         raise TooLarge("INVALID_VALUE")  # NSQ's choice of status
-    option = call.path_param("option")
+    key = call.path_param("option")
+    if len(call.body) > MAX_VALUE:
+        raise BadRequest("INVALID_VALUE", reason=f"a value of more than {MAX_VALUE} bytes")
     try:
-        text = call.body.decode()
-        if option == LOG_LEVEL:
-            nsqd.set_log_level(with_live_value(nsqd.options, option, text).log_level)
-        elif option == LOOKUPDS:
-            if len(text) > MAX_LOOKUPDS_TEXT or len(parse_json_list(text)) > MAX_LOOKUPDS:
-                raise BadRequest(f"INVALID_VALUE: more than {MAX_LOOKUPDS} addresses")
-            nsqd.set_lookupd_addresses(with_live_value(nsqd.options, option, text).nsqlookupd_tcp_addresses)
-        else:
-            raise BadRequest("INVALID_OPTION")
-    except (ValueError, RecursionError, OptionError):
-        raise BadRequest("INVALID_VALUE") from None
-    return _value(nsqd, option)
+        nsqd.configure(with_live_value(nsqd.options, key, call.body.decode()))
+    except KeyError:
+        raise BadRequest("INVALID_OPTION") from None
+    except NotLive as error:
+        raise BadRequest("INVALID_OPTION", reason=str(error)) from None
+    except (UnicodeDecodeError, OptionError) as error:
+        raise BadRequest("INVALID_VALUE", reason=str(error)) from None
+    return _value(nsqd, key)
 
 
-def _value(nsqd: Daemon, option: str) -> Json:
-    if option == LOG_LEVEL:
-        return int(nsqd.log.level)
-    if option == LOOKUPDS:
-        return [*nsqd.lookupd_addresses]
-    if option == STATSD_PREFIX:
+def _value(nsqd: Daemon, key: str) -> Json:
+    if key == LOG_LEVEL:
+        return int(nsqd.log.level)  # whoever embeds a daemon may have set it
+    if key == STATSD_PREFIX:
         return prefix_of(nsqd.options, nsqd.http_port)
     try:
-        return config_value(nsqd.options, option)
+        return config_value(nsqd.options, key)
     except KeyError:
         raise BadRequest("INVALID_OPTION") from None
