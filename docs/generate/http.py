@@ -35,6 +35,9 @@ The daemons speak HTTP/1.1. Paths, texts and status codes are those of NSQ 1.3, 
   is made, so it shows each topic as it was when its turn came.
 - An error is `{{"message":"<TEXT>"}}` with a status of 400 or above; of `/ping` and the debug pages it is bare text, as
   where a request is no HTTP (400), its head is too large (431), or there are too many connections (503).
+- With `--http-token-file` a request must carry a token that has the row's role, `Authorization: Bearer <token>`: see
+  [authorization.md](authorization.md). Without one, or with one that is not known, it is 401; with one that has not the
+  role, 403; both have a `WWW-Authenticate` header. No role means that no token is needed.
 - Bodies are read with POST and PUT, and with any method at the old endpoints. One that is no message and no option's
   value is limited to {MAX_ADMIN_BODY} bytes: 413.
 - A known path with another method is 405 and an `Allow` header; OPTIONS is 200 with that header. A path that is wrong
@@ -163,7 +166,12 @@ def _lines(part: Part) -> Iterator[str]:
     yield f"## {part.daemon}"
     yield part.introduction
     for group, rows in groupby(part.endpoints, key=lambda row: row.group):
-        yield from (f"### {group}", "", "| Method | Path | Parameters | Meaning |", "|---|---|---|---|")
+        yield from (
+            f"### {group}",
+            "",
+            "| Method | Path | Role | Parameters | Meaning |",
+            "|---|---|---|---|---|",
+        )
         yield from (_row(row) for row in rows)
         yield part.remarks.get(group, "")
     yield from ("### Parameters", "", "| Parameter | Meaning |", "|---|---|")
@@ -173,4 +181,4 @@ def _lines(part: Part) -> Iterator[str]:
 
 def _row(row: Route[Any]) -> str:
     methods = ", ".join(row.methods) or "any"
-    return f"| {methods} | `{row.path}` | {row.params} | {row.meaning} |"
+    return f"| {methods} | `{row.path}` | {row.role.value} | {row.params} | {row.meaning} |"

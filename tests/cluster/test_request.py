@@ -83,6 +83,23 @@ def test_a_request_is_plain_http_in_version_1(run, requester, nodes):
     assert "Accept-Encoding: identity" in lines
 
 
+def test_a_token_goes_with_each_request(run, nodes):
+    """What the program's token is at the time is sent as a bearer token; nothing is sent if it is empty."""
+    tokens = ["first", "", "third"]
+    node = nodes.answering({})
+
+    async def ask():
+        requester = Requester(20, None, lambda: tokens.pop(0))
+        for _ in range(3):
+            await requester.request("GET", node.address, "/topics", {})
+        await requester.close()
+
+    run(ask())
+
+    sent = [[line for line in head.split("\r\n") if line.startswith("Authorization")] for head in node.heads]
+    assert [["Authorization: Bearer first"], [], ["Authorization: Bearer third"]] == sent
+
+
 def test_a_command_has_an_empty_body(run, requester, nodes):
     """A POST says that nothing follows its head."""
     node = nodes.answering(b"")

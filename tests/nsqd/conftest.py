@@ -10,6 +10,7 @@ from nsqkit.nsqd.http import http_app
 from nsqkit.nsqd.memory import GcPauses
 from nsqkit.nsqd.options import NsqdOptions
 from nsqkit.nsqd.web.daemon import LongestPass
+from nsqkit.web.access import Access
 from nsqkit.web.long_answer import Slices
 from nsqkit.web.profiler import Profiler
 from nsqkit.wire.errors import PublishFailed
@@ -25,6 +26,7 @@ class StandIn:
         self.data_path = data_path
         self.lines: list[str] = []
         self.log = Log("", Level.DEBUG, write=self.lines.append)
+        self.access = Access(options.http_token_file, self.log)
         self.broker = Broker(Settings(), None)
         self.started_at = NOW - 65 * SECOND
         self.tcp_port = 4150

@@ -11,6 +11,7 @@ from nsqkit.nsqlookupd.pages import PORTION
 from nsqkit.nsqlookupd.registrations import Registrations
 from nsqkit.nsqlookupd.session import Session
 from nsqkit.version import build
+from nsqkit.web.access import Access
 from nsqkit.web.app import HttpApp
 from nsqkit.web.long_answer import Slices
 from nsqkit.web.profiler import Profiler
@@ -27,6 +28,7 @@ class StandIn:
         self.options = NsqlookupdOptions()
         self.lines: list[str] = []
         self.log = Log("", Level.DEBUG, write=self.lines.append)
+        self.access = Access("", self.log)
         self.profiler = Profiler()
         self.slices = Slices()
         self.registrations = Registrations(INACTIVE_AFTER, TOMBSTONE_LIFETIME, MOST, MOST_OF_PEER)

@@ -28,3 +28,11 @@ def test_nonsense_is_refused(wrong):
 
     with pytest.raises(OptionError, match="--" + name.replace("_", "-")):
         UpOptions(**wrong)
+
+
+def test_tokens_for_all_need_one_for_nsqds():
+    """Where nsqlookupd asks for tokens, nsqds need one."""
+    with pytest.raises(OptionError, match="--http-token-file needs --http-client-token-file"):
+        UpOptions(http_token_file="tokens")
+
+    assert "tokens" == UpOptions(http_token_file="tokens", http_client_token_file="token").http_token_file

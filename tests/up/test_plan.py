@@ -83,6 +83,15 @@ def test_command_lines_are_understood():
     assert [1, 2, 3] == [parse(NsqdOptions, nsqd.flags).values["node_id"] for nsqd in nsqds]
 
 
+def test_tokens_are_passed_on():
+    """The file of tokens goes to all programs, the one token to nsqds, which ask nsqlookupd."""
+    lookupd, nsqd = planned(http_token_file="all", http_client_token_file="one")
+
+    assert "all" == parse(NsqlookupdOptions, lookupd.flags).values["http_token_file"]
+    values = parse(NsqdOptions, nsqd.flags).values
+    assert ("all", "one") == (values["http_token_file"], values["http_client_token_file"])
+
+
 def test_same_installation_runs():
     """A program is started with this interpreter, through the module that ends it together with us."""
     command = planned()[0].command(parent=77)

@@ -16,7 +16,10 @@ from nsqkit.bench import report, scenarios, server
 from nsqkit.bench.clients import BenchError
 from nsqkit.bench.frames import STAMP_BYTES
 from nsqkit.bench.scenarios import Case
+from nsqkit.errors import StartError
+from nsqkit.log import Log
 from nsqkit.program import Parser
+from nsqkit.tokens import OwnToken
 
 DEFAULT_SCENARIOS: Final = ("pub", "consume", "pubsub", "latency")
 DEFAULT_BATCHES: Final = {"pub": (1, 20, 200), "pubsub": (200,)}
@@ -26,6 +29,7 @@ DEFAULT_LATENCY_DURATION_S: Final = 5.0
 DEFAULT_MESSAGES: Final = 1_000_000
 DEFAULT_CONSUME_MESSAGES: Final = 500_000
 FSYNC_CONNECTIONS: Final = 64
+TOKEN_FILE: Final = "--http-client-token-file"  # noqa: S105 - a flag
 INTERRUPTED: Final = 130  # exit code after Ctrl-C, as shells have it
 
 _DESCRIPTION: Final = """\
@@ -67,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         cases = build_cases(arguments)
         return uvloop.run(_bench(arguments, cases))
-    except (BenchError, OSError) as error:
+    except (BenchError, StartError, OSError) as error:
         print(f"nsqkit bench: {error}", file=sys.stderr)
         return 1
     except ValueError as error:
@@ -141,6 +145,12 @@ def _add_server_options(group: argparse._ArgumentGroup) -> None:
         metavar="HOST:PORT",
         help="needed for http, for its version, and to delete our topics afterwards (default: the port after the TCP "
         "one, if the same nsqd answers there)",
+    )
+    group.add_argument(
+        TOKEN_FILE,
+        default="",
+        metavar="FILE",
+        help="holds the token to send over HTTP, good for publishing and administration (default: none is sent)",
     )
     group.add_argument(
         "--server-pid",
@@ -332,12 +342,13 @@ async def _run_cases(
 
 @contextlib.asynccontextmanager
 async def _target(arguments: argparse.Namespace) -> AsyncIterator[server.Target]:
+    token = OwnToken(TOKEN_FILE, arguments.http_client_token_file, Log("[nsqkit bench] ")).get()
     if arguments.spawn is not None:
-        async with server.spawned(arguments.spawn) as target:
+        async with server.spawned(arguments.spawn, token) as target:
             yield target
     else:
         yield await server.find_target(
-            arguments.nsqd_tcp_address, arguments.nsqd_http_address, arguments.server_pid
+            arguments.nsqd_tcp_address, arguments.nsqd_http_address, arguments.server_pid, token
         )
 
 

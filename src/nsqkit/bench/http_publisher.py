@@ -13,12 +13,13 @@ _HEAD_END: Final = b"\r\n\r\n"
 _LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
-def post_request(host: str, port: int, topic: str, size: int) -> bytes:
-    """A POST /pub of one message of `size` bytes."""
+def post_request(host: str, port: int, topic: str, size: int, token: str = "") -> bytes:
+    """A POST /pub of one message of `size` bytes, with a bearer token unless it is empty."""
     authority = f"[{host}]" if ":" in host else host
+    bearer = f"Authorization: Bearer {token}\r\n" if token else ""
     head = (
         f"POST /pub?topic={topic} HTTP/1.1\r\nHost: {authority}:{port}\r\n"
-        f"User-Agent: nsqkit-bench\r\nContent-Length: {size}\r\n\r\n"
+        f"User-Agent: nsqkit-bench\r\n{bearer}Content-Length: {size}\r\n\r\n"
     )
     return head.encode() + b"x" * size
 

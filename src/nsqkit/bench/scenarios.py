@@ -208,7 +208,7 @@ async def publish_http(bench: Bench) -> report.Round:
     if address is None:
         raise BenchError("the HTTP address is not known; give --nsqd-http-address")
     await bench.create_channels()
-    request = post_request(address.host, address.port, bench.topics[0], case.size)
+    request = post_request(address.host, address.port, bench.topics[0], case.size, bench.target.token)
     publishers = [await open_http(address.host, address.port, run, request) for _ in range(case.connections)]
     try:
         bench.meter.start()

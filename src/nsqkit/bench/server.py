@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote
 
@@ -52,12 +52,13 @@ class Target:
     tcp: Address
     http: Address | None
     pid: int | None
+    token: str = field(default="", repr=False)  # for HTTP
 
     async def info(self) -> dict[str, object]:
         """What GET /info says; empty without an HTTP address."""
         if self.http is None:
             return {}
-        info = await asyncio.to_thread(_request, self.http, "GET", "/info")
+        info = await asyncio.to_thread(_request, self.http, "GET", "/info", self.token)
         return json.loads(info) if info else {}
 
     async def longest_pass(self) -> tuple[int, int] | None:
@@ -65,29 +66,31 @@ class Target:
         if self.http is None:
             return None
         with contextlib.suppress(BenchError, ValueError, KeyError):  # another's nsqd has no such thing
-            found = json.loads(await asyncio.to_thread(_request, self.http, "POST", "/debug/longest_pass"))
+            path = "/debug/longest_pass"
+            found = json.loads(await asyncio.to_thread(_request, self.http, "POST", path, self.token))
             return int(found["pass_cpu_us"]), int(found["turn_us"])
         return None
 
     async def delete_topic(self, topic: str) -> None:
         """Remove a topic with all its messages, if there is an HTTP address."""
         if self.http is not None:
-            await asyncio.to_thread(_request, self.http, "POST", f"/topic/delete?topic={quote(topic)}")
+            path = f"/topic/delete?topic={quote(topic)}"
+            await asyncio.to_thread(_request, self.http, "POST", path, self.token)
 
 
-async def find_target(tcp: Address, http_address: Address | None, pid: int | None) -> Target:
+async def find_target(tcp: Address, http_address: Address | None, pid: int | None, token: str = "") -> Target:
     """A running nsqd. Its HTTP address is taken to be the next port if the nsqd there says it is the same one."""
     pid = pid or process.find_listener(tcp.host, tcp.port)
     if http_address is None:
-        guess = Target(tcp, Address(tcp.host, tcp.port + 1), pid)
+        guess = Target(tcp, Address(tcp.host, tcp.port + 1), pid, token)
         with contextlib.suppress(BenchError, ValueError, AttributeError):
             if (await guess.info()).get("tcp_port") == tcp.port:
                 return guess
-    return Target(tcp, http_address, pid)
+    return Target(tcp, http_address, pid, token)
 
 
 @contextlib.asynccontextmanager
-async def spawned(command: str) -> AsyncIterator[Target]:
+async def spawned(command: str, token: str = "") -> AsyncIterator[Target]:
     """Run `command` on free loopback ports with a data path of its own, unless it names one; stop it at the end.
 
     A program without a path is first looked for where this one is. It is in a session of its own, so that Ctrl-C in a
@@ -109,7 +112,7 @@ async def spawned(command: str) -> AsyncIterator[Target]:
         except OSError as error:
             raise BenchError(f"cannot start {arguments[0]}: {error.strerror or error}") from None
         try:
-            target = await _wait_until_listening(nsqd)
+            target = await _wait_until_listening(nsqd, token)
             draining = asyncio.create_task(_drain(nsqd))
             try:
                 yield target
@@ -120,7 +123,7 @@ async def spawned(command: str) -> AsyncIterator[Target]:
             await _stop(nsqd)
 
 
-async def _wait_until_listening(nsqd: asyncio.subprocess.Process) -> Target:
+async def _wait_until_listening(nsqd: asyncio.subprocess.Process, token: str) -> Target:
     assert nsqd.stderr is not None
     found: dict[str, Address] = {}
     last_lines: deque[str] = deque(maxlen=_LAST_LINES)
@@ -139,7 +142,7 @@ async def _wait_until_listening(nsqd: asyncio.subprocess.Process) -> Target:
         raise BenchError("the spawned nsqd does not listen; its last lines:\n" + "".join(last_lines))
     tcp = found["TCP"]
     # The command may be a wrapper: who listens is who is measured.
-    return Target(tcp, found["HTTP"], process.find_listener(tcp.host, tcp.port) or nsqd.pid)
+    return Target(tcp, found["HTTP"], process.find_listener(tcp.host, tcp.port) or nsqd.pid, token)
 
 
 async def _drain(nsqd: asyncio.subprocess.Process) -> None:
@@ -162,11 +165,11 @@ async def _stop(nsqd: asyncio.subprocess.Process) -> None:
         await nsqd.wait()
 
 
-def _request(address: Address, method: str, target: str) -> bytes:
+def _request(address: Address, method: str, target: str, token: str) -> bytes:
     """One HTTP request; raises BenchError unless it is answered 200."""
     connection = http.client.HTTPConnection(address.host, address.port, timeout=HTTP_TIMEOUT_S)
     try:
-        connection.request(method, target)
+        connection.request(method, target, headers={"Authorization": f"Bearer {token}"} if token else {})
         response = connection.getresponse()
         body = response.read()
     except (OSError, http.client.HTTPException) as error:

@@ -66,13 +66,15 @@ class Cluster:
         connect_timeout: float = CONNECT_TIMEOUT,
         request_timeout: float = REQUEST_TIMEOUT,
         ssl_context: ssl.SSLContext | None = None,
+        token: Callable[[], str] = str,
     ) -> None:
         """Timeouts are in seconds: until a connection stands, and for all that one node is asked in one call.
 
         `ssl_context` is for nodes that want https; by default they must show a certificate that the system trusts.
+        `token` gives what every node is sent as its bearer token; nothing, by default.
         """
         self._request_timeout = request_timeout
-        self._requester = Requester(connect_timeout, ssl_context)
+        self._requester = Requester(connect_timeout, ssl_context, token)
         self._slots = WeakValueDictionary[str, asyncio.Semaphore]()  # of nodes that are being asked
 
     async def __aenter__(self) -> Self:

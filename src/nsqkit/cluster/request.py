@@ -8,7 +8,7 @@ before the answer, aiohttp repeats a GET once, and never a POST.
 
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import aiohttp
@@ -52,10 +52,16 @@ class _Problem(msgspec.Struct):
 class Requester:
     """Makes requests in one event loop. The first one opens the session."""
 
-    def __init__(self, connect_timeout: float, ssl_context: ssl.SSLContext | None) -> None:
-        """`connect_timeout` is in seconds and covers name and TLS. The rest of the time is the caller's to limit."""
+    def __init__(
+        self, connect_timeout: float, ssl_context: ssl.SSLContext | None, token: Callable[[], str] = str
+    ) -> None:
+        """`connect_timeout` is in seconds and covers name and TLS. The rest of the time is the caller's to limit.
+
+        What `token` gives goes with each request, if it is not empty.
+        """
         self.connect_timeout = connect_timeout  # may be changed
         self._ssl_context = ssl_context
+        self._token = token
         self._session: aiohttp.ClientSession | None = None
 
     async def request(self, method: str, node: str, path: str, params: Mapping[str, str]) -> bytes:
@@ -87,6 +93,8 @@ class Requester:
         if self._session is None:
             self._session = self._open()
         headers = {} if document is None else {"Content-Type": "application/json"}
+        if token := self._token():
+            headers["Authorization"] = f"Bearer {token}"
         try:
             response = await self._session.request(
                 method,

@@ -43,11 +43,13 @@ from nsqkit.nsqd.saver import Saver
 from nsqkit.nsqd.settings import reserve_of, settings_of
 from nsqkit.nsqd.statsd import Figures, Statsd, prefix_of
 from nsqkit.nsqd.storage.files import FileStorage
-from nsqkit.nsqd.tls import REQUIRE, REQUIRE_VERIFY, Certificates, Tls
+from nsqkit.nsqd.tls import Certificates, Tls
 from nsqkit.nsqd.turns import Turns
 from nsqkit.nsqd.web.daemon import LongestPass
 from nsqkit.options.duration import SECOND, Duration
+from nsqkit.tokens import OwnToken
 from nsqkit.version import NSQ_VERSION, compiled, version_line
+from nsqkit.web.access import Access
 from nsqkit.web.long_answer import Slices
 from nsqkit.web.profiler import Profiler
 from nsqkit.wire.errors import PublishFailed
@@ -76,6 +78,8 @@ class Nsqd:
         self.slices = Slices(self.schedule)
         self.gc_pauses = GcPauses()
         self.health = Health()
+        self.access: Access
+        self._token: OwnToken  # for nsqlookupds
         self.broker: Broker
         self.storage: FileStorage
         self._lock: Lock | None = None
@@ -111,6 +115,8 @@ class Nsqd:
                 )
             self._introduce()
             certificates = self._load_certificates()
+            self.access = Access(self.options.http_token_file, self.log)
+            self._token = OwnToken("--http-client-token-file", self.options.http_client_token_file, self.log)
             tcp = self._listen(self.options.tcp_address)
             http = self._listen(self.options.http_address) if self.options.http_address else None
             wanted = certificates and self.options.https_address
@@ -142,28 +148,18 @@ class Nsqd:
         self.log.info(f"data path: {os.path.abspath(self.data_path)}, durability: {options.durability.value}")
 
     def _load_certificates(self) -> Certificates | None:
-        options = self.options
-        if options.tls_cert:
-            self._certificates = Certificates(options)
-            policy = options.tls_client_auth_policy
-            if policy not in ("", REQUIRE, REQUIRE_VERIFY):
-                self.log.warning(
-                    f"TLS: --tls-client-auth-policy={policy} asks clients for no certificate: "
-                    f"{REQUIRE} and {REQUIRE_VERIFY} do"
-                )
+        if self.options.tls_cert:
+            self._certificates = Certificates(self.options)
+            self._certificates.introduce(self.log)
         return self._certificates
 
     def reload(self) -> bool:
-        """Read the TLS files again, for connections to come. False: there are none."""
-        if self._certificates is None:
-            return False
-        try:
-            self._certificates.reload()
-        except StartError as error:
-            self.log.error(f"TLS: what was loaded before stays in use: {error}")
-        else:
-            self.log.info(f"TLS: {self.options.tls_cert} is loaded anew, for connections to come")
-        return True
+        """Read the files of tokens and of TLS again, for what is to come. False: there are none."""
+        found = [self.access.reload(), self._token.reload()]
+        if self._certificates is not None:
+            self._certificates.renew(self.log)
+            return True
+        return any(found)
 
     def _listen(self, address: str) -> Listener:
         listener = self.machine.listen(address)
@@ -211,6 +207,7 @@ class Nsqd:
             connect_timeout=Duration(options.http_client_connect_timeout),
             request_timeout=Duration(options.http_client_request_timeout),
             resolve_interval=Duration(options.lookupd_resolve_interval),
+            token=self._token.get,
         )
         if options.auth_http_addresses:
             self._auth = self.broker.authority = self._auth_servers()

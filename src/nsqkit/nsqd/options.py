@@ -151,6 +151,9 @@ class NsqdOptions(DaemonOptions):
     http_client_request_timeout: DurationOption = option(
         Duration.parse("5s"), "time for an HTTP request going out", within=(MILLISECOND, None), live=True
     )
+    http_client_token_file: str = option(
+        "", "file with the token that is sent to nsqlookupds over HTTP; read again on SIGHUP; empty: none"
+    )
     auth_http_addresses: tuple[str, ...] = option(
         (),
         "host:port or URL of an auth server, without which clients need no AUTH; may be repeated",

@@ -12,6 +12,7 @@ from typing import Any, Final, Self, TypeAlias, cast
 from weakref import WeakSet
 
 from nsqkit.errors import StartError
+from nsqkit.log import Log
 from nsqkit.nsqd.options import NsqdOptions, TlsVersion
 from nsqkit.wire.identify import Identity, Security
 from nsqkit.wire.layer import Layer, LayerError
@@ -59,6 +60,24 @@ class Certificates:
     def reload(self) -> None:
         """Read the files again, for connections to come. StartError leaves everything as it was."""
         self._wrap = _wrapper(self._options)
+
+    def introduce(self, log: Log) -> None:
+        """Say what may not be meant."""
+        policy = self._options.tls_client_auth_policy
+        if policy not in ("", REQUIRE, REQUIRE_VERIFY):
+            log.warning(
+                f"TLS: --tls-client-auth-policy={policy} asks clients for no certificate: "
+                f"{REQUIRE} and {REQUIRE_VERIFY} do"
+            )
+
+    def renew(self, log: Log) -> None:
+        """Reload, and say how that went."""
+        try:
+            self.reload()
+        except StartError as error:
+            log.error(f"TLS: what was loaded before stays in use: {error}")
+        else:
+            log.info(f"TLS: {self._options.tls_cert} is loaded anew, for connections to come")
 
     def wrap(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> ssl.SSLObject:
         """The server's side of a new connection."""

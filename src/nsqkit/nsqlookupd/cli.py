@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _serve(options: NsqlookupdOptions, log: Log) -> int:
     from nsqkit.nsqlookupd.daemon import Nsqlookupd  # noqa: PLC0415 - --version does without
 
-    return program.run(lambda: Nsqlookupd(options, log), log)
+    return program.run(lambda: Nsqlookupd(options, log), log, Nsqlookupd.reload)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from nsqkit.nsqlookupd.passes import Passes
 from nsqkit.nsqlookupd.registrations import Registrations
 from nsqkit.nsqlookupd.session import Traffic
 from nsqkit.version import NSQ_VERSION, version_line
+from nsqkit.web.access import Access
 from nsqkit.web.long_answer import Slices
 from nsqkit.web.profiler import Profiler
 
@@ -40,6 +41,7 @@ class Nsqlookupd:
         self._passes = Passes()
         self.slices = Slices(self._passes.note)
         self._traffic = Traffic()
+        self.access: Access
         self.registrations = Registrations(
             int(self.options.inactive_producer_timeout),
             int(self.options.tombstone_lifetime),
@@ -60,6 +62,7 @@ class Nsqlookupd:
         """Bind and serve."""
         try:
             self.log.info(version_line("nsqlookupd"))
+            self.access = Access(self.options.http_token_file, self.log)
             http = self._listen(self.options.http_address)
             self.http_port = http.port
             await self._serve_http(http)
@@ -111,6 +114,10 @@ class Nsqlookupd:
         self._http = HttpServer(self, MeasuredApp(self))
         await self._http.start([listener.socket])
         self.log.info(f"HTTP: listening on {listener.address}")
+
+    def reload(self) -> bool:
+        """Read the file of tokens again. False: there is none."""
+        return self.access.reload()
 
     async def stop(self) -> None:
         """Close everything. The second call does nothing."""

@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 from nsqkit.nsqlookupd import pages
 from nsqkit.nsqlookupd.options import NsqlookupdOptions
 from nsqkit.nsqlookupd.registrations import Registrations, TooMany
+from nsqkit.tokens import Role
 from nsqkit.version import NSQ_VERSION, build
 from nsqkit.web import pprof
 from nsqkit.web.answers import METRICS, Answer, Style, json_answer
@@ -59,12 +60,12 @@ class Daemon(Host, Protocol):
         """The time in ns since the epoch."""
 
 
-queries: Final = Routes[Daemon]("Queries")
-changes: Final = Routes[Daemon]("Changes")
-legacy: Final = Routes[Daemon]("Endpoints of NSQ 0.2", Style.ENVELOPE)
+queries: Final = Routes[Daemon]("Queries", Role.READ)
+changes: Final = Routes[Daemon]("Changes", Role.ADMIN)
+legacy: Final = Routes[Daemon]("Endpoints of NSQ 0.2", Role.ADMIN, Style.ENVELOPE)
 
 
-@queries.add("GET", "HEAD", path="/ping", style=Style.PLAIN)
+@queries.add("GET", "HEAD", path="/ping", role=Role.ANYBODY, style=Style.PLAIN)
 def ping(_: Daemon, __: Call) -> str:
     """Say OK."""
     return "OK"

@@ -27,6 +27,13 @@ class DaemonOptions(Options):
     log_level: Level = option(Level.INFO, "least severe line to log", kind=LOG_LEVELS, group="General")
     log_prefix: str = option("", "put before each log line")
 
+    http_token_file: str = option(
+        "",
+        "file of tokens, one of which HTTP requests must carry, with what each is good for; read again on SIGHUP; "
+        "empty: everybody may do everything",
+        group="HTTP access",
+    )
+
     http_max_connections: int = option(
         10_000,
         "HTTP connections at a time; more are answered 503 and closed",

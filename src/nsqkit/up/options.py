@@ -24,6 +24,14 @@ class UpOptions(Options):
         "TCP port of the first nsqd; all other ports keep their distance to it; 0: free ports",
         within=(0, 65_000),
     )
+    http_token_file: str = option(
+        "",
+        "file of tokens, one of which HTTP requests to all of them must carry, with what each is good for",
+        group="HTTP access",
+    )
+    http_client_token_file: str = option(
+        "", "file with the token, good for reading, that nsqds send to nsqlookupd"
+    )
 
     def check(self) -> None:
         """Refuse what would only fail later, with a less clear text."""
@@ -31,3 +39,7 @@ class UpOptions(Options):
             raise OptionError("--host must not be empty: say 127.0.0.1, or 0.0.0.0 for every address")
         if not self.data_path:
             raise OptionError("--data-path must not be empty: say . for the current directory")
+        if self.http_token_file and not self.http_client_token_file:
+            raise OptionError(
+                "--http-token-file needs --http-client-token-file: nsqds ask nsqlookupd for the channels of new topics"
+            )

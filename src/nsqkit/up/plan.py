@@ -94,6 +94,7 @@ def programs(
             f"--tcp-address={join_address(host, its.tcp)}",
             f"--http-address={join_address(host, its.http)}",
             "--log-prefix=",  # the merged log has its own
+            *_given("http-token-file", options.http_token_file),
         )
 
     # Only nsqds of this machine are told nsqlookupd's address, so it is one that is reached from here.
@@ -108,10 +109,15 @@ def programs(
             f"--node-id={number}",
             f"--broadcast-address={announced}",
             f"--lookupd-tcp-address={join_address(reach, ports[0].tcp)}",
+            *_given("http-client-token-file", options.http_client_token_file),
             *nsqd_flags,
         )
         planned.append(Program(name, "nsqkit.nsqd.cli", reach, its, data_path, flags))
     return planned
+
+
+def _given(flag: str, value: str) -> tuple[str, ...]:
+    return (f"--{flag}={value}",) if value else ()
 
 
 def check_nsqd_flags(nsqd_flags: Sequence[str]) -> None:

@@ -82,18 +82,26 @@ class HttpApp:
 
 
 class Endpoint:
-    """One row of the table: body in, answer out. Whatever the function raises becomes an answer here."""
+    """One row of the table: body in, answer out. Whatever the function raises becomes an answer here.
+
+    Who lacks the row's role is refused before anything is read.
+    """
 
     def __init__(self, row: Route[H], daemon: H, expected: tuple[type[Exception], ...]) -> None:
         self._row = row
         self._function = partial(row.endpoint, daemon)
         self._log = daemon.log
+        self._access = daemon.access
         self._expected = expected
         self._host = daemon
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         row = self._row
+        refused = self._access.refusal(row.role, scope)
+        if refused is not None:
+            await refused(scope, receive, send)
+            return
         style = row.style
         if style is Style.ENVELOPE and _TODAY in scope["headers"]:
             style = Style.NSQ

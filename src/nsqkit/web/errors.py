@@ -27,6 +27,18 @@ class BadRequest(HttpError):
     status = 400
 
 
+class Unauthorized(HttpError):
+    """There is no token, or one that is not known."""
+
+    status = 401
+
+
+class Forbidden(HttpError):
+    """The token is known, but not good for this."""
+
+    status = 403
+
+
 class NotFound(HttpError):
     """There is no such path, topic or channel."""
 

@@ -4,6 +4,7 @@ from typing import Protocol
 
 from nsqkit.log import Log
 from nsqkit.options.daemon import DaemonOptions
+from nsqkit.web.access import Access
 from nsqkit.web.long_answer import Slices
 from nsqkit.web.profiler import Profiler
 
@@ -18,6 +19,10 @@ class Host(Protocol):
     @property
     def options(self) -> DaemonOptions:
         """Limits are options."""
+
+    @property
+    def access(self) -> Access:
+        """Who may ask for what."""
 
     @property
     def profiler(self) -> Profiler:

@@ -12,6 +12,7 @@ from collections import Counter
 from typing import Final
 
 from nsqkit.garbage import thawed
+from nsqkit.tokens import Role
 from nsqkit.web.answers import HTML, TEXT, Answer, Style
 from nsqkit.web.call import Call
 from nsqkit.web.errors import BadRequest
@@ -25,7 +26,7 @@ HEAP_LINES: Final = 50
 
 _INTEGER: Final = re.compile(r"[+-]?[0-9]+", re.ASCII)
 
-routes: Final = Routes[Host]("Debugging", Style.PLAIN)
+routes: Final = Routes[Host]("Debugging", Role.ADMIN, Style.PLAIN)
 
 
 @routes.get("/debug/pprof")

@@ -1,4 +1,4 @@
-"""The table of endpoints: one row for each, written where its function is.
+"""The table of endpoints: one row for each, written where its function is. Each needs a role, its own or its group's.
 
     @routes.post("/topic/pause", params="topic")
     def pause_topic(nsqd: Daemon, call: Call) -> None:
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from nsqkit.options import Options
+from nsqkit.tokens import Role
 from nsqkit.web.answers import Style
 from nsqkit.web.call import Call
 
@@ -44,6 +45,7 @@ class Route(Generic[D]):
     methods: tuple[str, ...]
     path: str
     endpoint: Callable[[D, Call], Any]  # what it returns may be awaitable
+    role: Role  # what a token must be good for, if tokens are asked for
     params: str = ""  # for the docs; optional ones in brackets
     style: Style = Style.NSQ
     body: Body | None = None  # None: the body is not looked at
@@ -66,10 +68,11 @@ class Adder(Protocol[Daemon]):
 
 
 class Routes(Generic[D]):
-    """The rows of one module. `group` is their heading in the docs."""
+    """The rows of one module. `group` is their heading in the docs; a row may have another role or style."""
 
-    def __init__(self, group: str, style: Style = Style.NSQ) -> None:
+    def __init__(self, group: str, role: Role, style: Style = Style.NSQ) -> None:
         self._group = group
+        self._role = role
         self._style = style
         self._rows: list[Route[D]] = []
 
@@ -81,7 +84,7 @@ class Routes(Generic[D]):
         """Put a function into the table; `more` are the fields of Route."""
 
         def register(endpoint: Callable[[D, Call], R]) -> Callable[[D, Call], R]:
-            row = {"style": self._style, **more}
+            row = {"role": self._role, "style": self._style, **more}
             self._rows.append(Route(group=self._group, methods=methods, path=path, endpoint=endpoint, **row))
             return endpoint
 

@@ -46,8 +46,9 @@ class Lookup(Registry):
         connect_timeout: Duration,
         request_timeout: Duration,
         resolve_interval: Duration,
+        token: Callable[[], str] = str,
     ) -> None:
-        """`turn` lets the broker act on what was found. The timeouts are those of HTTP requests."""
+        """`turn` lets the broker act on what was found. Timeouts and `token` are those of HTTP requests."""
         super().__init__()
         self._broker = broker
         self._log = log
@@ -56,6 +57,7 @@ class Lookup(Registry):
         self._connect_timeout_s = int(connect_timeout) / SECOND
         self._request_timeout_s = int(request_timeout) / SECOND
         self._resolve_interval_s = int(resolve_interval) / SECOND
+        self._token = token
         self._identity = b""
         self._addresses: dict[str, _Address] = {}
         self._peers: dict[Endpoint, LookupPeer] = {}
@@ -194,7 +196,9 @@ class Lookup(Registry):
         module: Any = await asyncio.to_thread(import_module, "nsqkit.cluster")
         if self._cluster is None:
             self._cluster = module.Cluster(
-                connect_timeout=self._connect_timeout_s, request_timeout=self._request_timeout_s
+                connect_timeout=self._connect_timeout_s,
+                request_timeout=self._request_timeout_s,
+                token=self._token,
             )
         return self._cluster
 

@@ -8,6 +8,7 @@ from nsqkit.log import Log
 from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.memory import GcPauses
 from nsqkit.nsqd.options import NsqdOptions
+from nsqkit.web.access import Access
 from nsqkit.web.long_answer import Slices
 from nsqkit.web.profiler import Profiler
 
@@ -29,6 +30,7 @@ class Daemon(Protocol):
     started_at: int
     tcp_port: int  # -1 for a unix socket
     http_port: int  # likewise; 0 without HTTP
+    access: Access
     profiler: Profiler
     gc_pauses: GcPauses
     slices: Slices

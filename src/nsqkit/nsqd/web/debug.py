@@ -6,6 +6,7 @@ from typing import Final
 
 from nsqkit.garbage import thawed
 from nsqkit.nsqd.web.daemon import Daemon, LongestPass
+from nsqkit.tokens import Role
 from nsqkit.web.answers import Style
 from nsqkit.web.call import Call
 from nsqkit.web.errors import BadRequest
@@ -16,7 +17,7 @@ MAX_TRACED_FRAMES: Final = 50
 
 _INTEGER: Final = re.compile(r"[+-]?[0-9]+", re.ASCII)
 
-routes: Final = Routes[Daemon]("Debugging", Style.PLAIN)
+routes: Final = Routes[Daemon]("Debugging", Role.ADMIN, Style.PLAIN)
 
 
 @routes.put("/debug/setblockrate", params="rate")

@@ -13,6 +13,7 @@ from nsqkit.nsqd.web.daemon import Daemon
 from nsqkit.options import config_value, with_live_value
 from nsqkit.options.duration import SECOND
 from nsqkit.options.kinds import Json
+from nsqkit.tokens import Role
 from nsqkit.version import NSQ_VERSION, build
 from nsqkit.web.answers import METRICS, Answer, Style, json_answer
 from nsqkit.web.call import Call
@@ -26,12 +27,12 @@ STATSD_PREFIX: Final = "statsd_prefix"
 MAX_VALUE: Final = 65_536
 """Bytes of a value: more than any list that is allowed takes up, and less than would keep others waiting."""
 
-routes: Final = Routes[Daemon]("Information and configuration")
+routes: Final = Routes[Daemon]("Information and configuration", Role.READ)
 
 _OURS: Final = (b"x-nsqkit-version", build().encode())
 
 
-@routes.add("GET", "HEAD", path="/ping", style=Style.PLAIN)
+@routes.add("GET", "HEAD", path="/ping", role=Role.ANYBODY, style=Style.PLAIN)
 def ping(nsqd: Daemon, _: Call) -> str:
     """Say OK, or 500 and `NOK - <reason>` while something fails that messages depend on."""
     nsqd.look()
@@ -86,13 +87,13 @@ async def metrics(nsqd: Daemon, _: Call) -> Answer:
     return await long_answer(nsqd.slices, page.metrics_page(nsqd), METRICS)
 
 
-@routes.get("/config/{option}")
+@routes.get("/config/{option}", role=Role.ADMIN)
 def get_config(nsqd: Daemon, call: Call) -> Json:
     """The value of an option, by its key in the config file. Durations are in ns."""
     return _value(nsqd, call.path_param("option"))
 
 
-@routes.put("/config/{option}", body=Body("max_msg_size", "INVALID_VALUE"))
+@routes.put("/config/{option}", role=Role.ADMIN, body=Body("max_msg_size", "INVALID_VALUE"))
 def put_config(nsqd: Daemon, call: Call) -> Json:
     """Change a live option to the value in the body. A restart forgets it. `X-Nsqkit-Reason` tells what is wrong."""
     if not call.body:

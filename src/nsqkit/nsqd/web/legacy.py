@@ -16,6 +16,7 @@ from nsqkit.nsqd.web import topics
 from nsqkit.nsqd.web.daemon import Daemon
 from nsqkit.nsqd.web.publishing import BATCH, MESSAGE, due_time, publish, publish_batch
 from nsqkit.options.duration import SECOND
+from nsqkit.tokens import Role
 from nsqkit.web import pprof
 from nsqkit.web.answers import Answer, Style
 from nsqkit.web.call import Call
@@ -28,10 +29,10 @@ HEAP_FILE: Final = "nsqd.mprof"
 
 _NOT_FOUND: Final = {"TOPIC_NOT_FOUND": "INVALID_TOPIC", "CHANNEL_NOT_FOUND": "INVALID_CHANNEL"}
 
-routes: Final = Routes[Daemon]("Endpoints of NSQ 0.1 and 0.2", Style.ENVELOPE)
+routes: Final = Routes[Daemon]("Endpoints of NSQ 0.1 and 0.2", Role.ADMIN, Style.ENVELOPE)
 
 
-@routes.any("/put", params="topic, [defer]", body=MESSAGE, hot=True)
+@routes.any("/put", params="topic, [defer]", role=Role.PUBLISH, body=MESSAGE, hot=True)
 async def put(nsqd: Daemon, call: Call) -> str:
     """Publish the body as one message. Unlike before 0.2.22 it must not be empty (MSG_EMPTY)."""
     topic = call.topic("INVALID_ARG_TOPIC")
@@ -46,7 +47,7 @@ async def put(nsqd: Daemon, call: Call) -> str:
     return "OK"
 
 
-@routes.any("/mput", params="topic, [binary], [defer]", body=BATCH, hot=True)
+@routes.any("/mput", params="topic, [binary], [defer]", role=Role.PUBLISH, body=BATCH, hot=True)
 async def mput(nsqd: Daemon, call: Call) -> str:
     """Publish each line of the body, as /mpub does."""
     topic = call.topic("INVALID_ARG_TOPIC")
@@ -94,7 +95,7 @@ async def empty(nsqd: Daemon, call: Call) -> str:
     return "OK"
 
 
-@routes.any("/dump_inflight", params="topic, channel")
+@routes.any("/dump_inflight", params="topic, channel", role=Role.READ)
 @_as_of_old
 async def dump_inflight(nsqd: Daemon, call: Call) -> Answer:
     """List what is in flight and what is deferred, as text. Times are unix seconds."""

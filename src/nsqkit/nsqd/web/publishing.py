@@ -6,6 +6,7 @@ from typing import Final
 from nsqkit.nsqd.core.store import StoreError
 from nsqkit.nsqd.core.topic import EXITING
 from nsqkit.nsqd.web.daemon import Daemon
+from nsqkit.tokens import Role
 from nsqkit.web.call import Call
 from nsqkit.web.errors import BadRequest, TooLarge, Unavailable
 from nsqkit.web.long_answer import Slices
@@ -16,7 +17,7 @@ from nsqkit.wire.errors import BadBody, BadMessage, PublishFailed
 MESSAGE: Final = Body("max_msg_size", "MSG_TOO_BIG")
 BATCH: Final = Body("max_body_size", "BODY_TOO_BIG")
 
-routes: Final = Routes[Daemon]("Publishing")
+routes: Final = Routes[Daemon]("Publishing", Role.PUBLISH)
 
 _ONLY_TOPIC: Final = re.compile(rb"topic=([.a-zA-Z0-9_-]{1,64})")  # nearly every query there is
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)

@@ -8,11 +8,12 @@ from typing import Final
 from nsqkit.nsqd.core.channel import Channel
 from nsqkit.nsqd.core.topic import Topic
 from nsqkit.nsqd.web.daemon import Daemon
+from nsqkit.tokens import Role
 from nsqkit.web.call import Call
 from nsqkit.web.errors import NotFound
 from nsqkit.web.routes import Routes
 
-routes: Final = Routes[Daemon]("Topics and channels")
+routes: Final = Routes[Daemon]("Topics and channels", Role.ADMIN)
 
 
 @routes.post("/topic/create", params="topic")
