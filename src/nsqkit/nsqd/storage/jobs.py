@@ -236,7 +236,6 @@ class CheckpointJob:
 
     def finish(self) -> None:
         """Let the log know how far it is safe, what is still to be done, and which files are not whole."""
-        self._log.checkpoint_done(self)
         for segment, size in self._short:
             self._log.note_short(segment, size)
         if self._sync is not None:
