@@ -10,7 +10,7 @@ from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.core.session import Outlet, Session
 from nsqkit.nsqd.core.settings import SECOND, Settings
 from nsqkit.nsqd.memory import GcPauses
-from nsqkit.nsqd.stats import Question
+from nsqkit.nsqd.stats import MERGED, Question, topic_stats
 from nsqkit.nsqd.stats_pages import PORTION, json_page, text_page
 
 NOW = 1_700_000_000 * SECOND
@@ -289,6 +289,29 @@ def test_latency():
     assert 1 == first["channels"][0]["e2e_processing_latency"]["count"]
     assert {"count": 0, "percentiles": None} == second["e2e_processing_latency"]
     assert top == look(broker, channel="a")["topics"][0]["e2e_processing_latency"]
+
+
+def test_latencies_of_many_channels_are_merged_in_steps():
+    """No piece of the page is made of more than a few windows."""
+    settings = Settings()
+    settings.latency_quantiles = [1.0]
+    broker = Broker(settings, None)
+    topic = broker.topic("t")
+    channels = [topic.channel(f"c{number:02}", NOW) for number in range(3 * MERGED + 1)]
+    for channel in channels:
+        assert channel.latency is not None
+        channel.latency.add(7, NOW)
+
+    steps = topic_stats(topic, channels, NOW)
+    assert [b""] * 3 == [next(steps) for _ in range(3)]
+    with pytest.raises(StopIteration) as end:
+        next(steps)
+    assert len(channels) == end.value.value.e2e_processing_latency.count
+
+    for page, name in ((json_page, b'"channel_name"'), (text_page, b"      [c")):
+        pieces = [*page(broker, question())]
+        assert 1 == max(piece.count(name) for piece in pieces)
+        assert len(channels) == sum(piece.count(name) for piece in pieces)
 
 
 def test_half_a_surrogate_pair(broker):

@@ -4,18 +4,23 @@ Fields that NSQ leaves out while they are empty are UNSET then. Lists are left e
 for they may be long.
 """
 
+from collections.abc import Generator
+from typing import Final
+
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.core.channel import Channel
-from nsqkit.nsqd.core.quantile import LatencyResult, merged_result
+from nsqkit.nsqd.core.quantile import LatencyResult, ranked
 from nsqkit.nsqd.core.session import Session
 from nsqkit.nsqd.core.subscriber import Subscriber
 from nsqkit.nsqd.core.topic import Topic
 from nsqkit.nsqd.memory import GcPauses, Memory, read_memory
 from nsqkit.options.duration import SECOND
 from nsqkit.version import NSQ_VERSION
+
+MERGED: Final = 10  # windows of latencies that are merged in one step: some tenths of a millisecond
 
 
 class Percentile(msgspec.Struct):
@@ -151,10 +156,18 @@ def producers(broker: Broker, topic: str) -> list[Session]:
     return [s for s in broker.sessions.values() if (topic in s.pub_counts if topic else s.pub_counts)]
 
 
-def topic_stats(topic: Topic, channels: list[Channel], now: int) -> TopicStats:
-    """One topic, of which these are the channels."""
-    windows = [channel.latency for channel in channels if channel.latency is not None]
-    latency = _latency(merged_result(windows[0].percentiles, windows, now) if windows else None)
+def topic_stats(topic: Topic, channels: list[Channel], now: int) -> Generator[bytes, None, TopicStats]:
+    """One topic, of which these are the channels. Their windows are merged in steps, each an empty piece."""
+    latency = None
+    quantiles = topic.broker.settings.latency_quantiles
+    if quantiles and channels:
+        samples: dict[int, int] = {}
+        for number, channel in enumerate(channels):
+            if channel.latency is not None:
+                channel.latency.add_to(samples, now)
+            if number % MERGED == MERGED - 1:
+                yield b""
+        latency = ranked(quantiles, samples)
     return TopicStats(
         topic_name=topic.name,
         channels=[],
@@ -163,7 +176,7 @@ def topic_stats(topic: Topic, channels: list[Channel], now: int) -> TopicStats:
         message_count=topic.message_count,
         message_bytes=topic.message_bytes,
         paused=topic.paused,
-        e2e_processing_latency=latency,
+        e2e_processing_latency=_latency(latency),
     )
 
 

@@ -4,7 +4,7 @@ A topic with up to PORTION channels and clients is one piece, and so consistent 
 channel by channel. What is made meanwhile may be missing, and what was deleted is.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from datetime import datetime
 from itertools import islice
 from typing import Final
@@ -54,8 +54,9 @@ def json_page(broker: Broker, asked: Question) -> Rows:
 
 
 def _json_topic(topic: Topic, asked: Question) -> Rows:
-    channels = _channels(topic)
-    start, end = _cut(encode_json(stats.topic_stats(topic, channels, asked.now)), b"channels")
+    channels = yield from _channels(topic)
+    one = yield from stats.topic_stats(topic, channels, asked.now)
+    start, end = _cut(encode_json(one), b"channels")
     yield start
     yield from _list(_json_channel(channel, asked) for channel in _wanted(channels, asked))
     yield end
@@ -63,6 +64,8 @@ def _json_topic(topic: Topic, asked: Question) -> Rows:
 
 def _json_channel(channel: Channel, asked: Question) -> Rows:
     document = encode_json(stats.channel_stats(channel, asked))
+    if channel.latency is not None:
+        yield b""  # its percentiles took a while
     if not asked.clients or not channel.subscribers:
         yield document
         return
@@ -133,8 +136,8 @@ def text_page(broker: Broker, asked: Question) -> Rows:
 
 
 def _topic_lines(topic: Topic, asked: Question) -> Rows:
-    channels = _channels(topic)
-    one = stats.topic_stats(topic, channels, asked.now)
+    channels = yield from _channels(topic)
+    one = yield from stats.topic_stats(topic, channels, asked.now)
     yield _line(
         f"{'*P ' if one.paused else '   '}[{one.topic_name:<15}] depth: {one.depth:<5} "
         f"be-depth: {one.backend_depth:<5} msgs: {one.message_count:<8} "
@@ -142,6 +145,8 @@ def _topic_lines(topic: Topic, asked: Question) -> Rows:
     )
     for channel in _wanted(channels, asked):
         yield _channel_line(stats.channel_stats(channel, asked))
+        if channel.latency is not None:
+            yield b""
         for subscriber in list(channel.subscribers) if asked.clients else ():
             if subscriber.session is not None:
                 yield b"        " + _client_line(subscriber.session, subscriber, asked)
@@ -209,8 +214,15 @@ def _topics(
             yield _portions(show(topic, asked))
 
 
-def _channels(topic: Topic) -> list[Channel]:
-    return sorted(topic.channels.values(), key=lambda channel: channel.name)
+def _channels(topic: Topic) -> Generator[bytes, None, list[Channel]]:
+    """The channels of a topic by name."""
+    names = yield from in_order(topic.channels)
+    channels: list[Channel] = []
+    while portion := list(islice(names, PORTION)):
+        found = (topic.channels.get(name) for name in portion)
+        channels.extend(channel for channel in found if channel is not None)
+        yield b""
+    return channels
 
 
 def _wanted(channels: list[Channel], asked: Question) -> Iterator[Channel]:
@@ -218,6 +230,12 @@ def _wanted(channels: list[Channel], asked: Question) -> Iterator[Channel]:
 
 
 def _portions(rows: Rows) -> Rows:
-    """The rows, put together to pieces."""
-    while portion := b"".join(islice(rows, PORTION)):
-        yield portion
+    """The rows, put together to pieces. An empty one ends a piece: it says that something took a while."""
+    parts: list[bytes] = []
+    for row in rows:
+        parts.append(row)
+        if not row or len(parts) == PORTION:
+            yield b"".join(parts)
+            parts = []
+    if parts:
+        yield b"".join(parts)

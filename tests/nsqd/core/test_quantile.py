@@ -1,13 +1,13 @@
 """Latency percentiles."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsqkit.nsqd.core.quantile import RELATIVE_ERROR, LatencyWindow, merged_result
+from nsqkit.nsqd.core.quantile import RELATIVE_ERROR, LatencyResult, LatencyWindow, ranked
 
 PERCENTILES = (1.0, 0.99, 0.95, 0.5, 0.001)
 WINDOW = 600_000_000_000
@@ -22,6 +22,14 @@ def filled(values: Sequence[int], now: int = NOW) -> LatencyWindow:
     for value in values:
         window.add(value, now)
     return window
+
+
+def together(windows: Iterable[LatencyWindow], now: int) -> LatencyResult:
+    """The result of several channels."""
+    counts: dict[int, int] = {}
+    for window in windows:
+        window.add_to(counts, now)
+    return ranked(PERCENTILES, counts)
 
 
 def exact(values: Sequence[int], quantile: float) -> int:
@@ -94,23 +102,21 @@ def test_clock_set_back() -> None:
 @given(st.lists(samples, min_size=1, max_size=4))
 def test_merging_is_counting_together(channels: list[list[int]]) -> None:
     """The result of several channels is that of one channel with all their samples."""
-    together = [value for values in channels for value in values]
+    every = [value for values in channels for value in values]
 
-    merged = merged_result(PERCENTILES, [filled(values) for values in channels], NOW)
-
-    assert filled(together).result(NOW) == merged
+    assert filled(every).result(NOW) == together([filled(values) for values in channels], NOW)
 
 
 def test_merging_nothing() -> None:
     """No channels at all have no samples."""
-    assert (0, [(0.5, 0)]) == merged_result([0.5], [], NOW)
+    assert (0, [(0.5, 0)]) == ranked([0.5], {})
 
 
 def test_merging_drops_what_is_old() -> None:
     """A channel without traffic does not keep its old samples in the topic's result."""
     old, new = filled([100]), filled([7], NOW + 2 * WINDOW)
 
-    assert 1 == merged_result(PERCENTILES, [old, new], NOW + 2 * WINDOW)[0]
+    assert 1 == together([old, new], NOW + 2 * WINDOW)[0]
 
 
 @pytest.mark.parametrize("window_ns", [0, 1])

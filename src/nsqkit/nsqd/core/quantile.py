@@ -10,7 +10,7 @@ Results cover both, so between half a window and a whole one. Times are integers
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 RELATIVE_ERROR: Final = 1 / 128  # of a value in a result, at most
@@ -43,7 +43,9 @@ class LatencyWindow:
 
     def result(self, now: int) -> LatencyResult:
         """The percentiles of the window that ends now; the values are 0 if it is empty."""
-        return merged_result(self.percentiles, [self], now)
+        counts: dict[int, int] = {}
+        self.add_to(counts, now)
+        return ranked(self.percentiles, counts)
 
     def halves(self, now: int) -> tuple[dict[int, int], dict[int, int]]:
         """Samples by bucket, of the newer and of the older half."""
@@ -63,14 +65,6 @@ class LatencyWindow:
         self._older = self._newer if half == self._half + 1 else {}
         self._newer = {}
         self._half = half
-
-
-def merged_result(percentiles: Sequence[float], windows: Iterable[LatencyWindow], now: int) -> LatencyResult:
-    """The percentiles of several channels' samples taken together, as a topic shows them."""
-    counts: dict[int, int] = {}
-    for window in windows:
-        window.add_to(counts, now)
-    return ranked(percentiles, counts)
 
 
 def ranked(percentiles: Sequence[float], counts: dict[int, int]) -> LatencyResult:
