@@ -4,8 +4,7 @@
 1   the machine does not allow a start now: an address in use, a data path that is locked, missing or damaged
 2   a flag or a value on the command line or in the config file is wrong, and stays wrong
 
-SIGTERM and SIGINT stop; SIGHUP has the config file and certificates read again, and is ignored with a line where
-there are none.
+SIGTERM and SIGINT stop; SIGHUP reloads, and is ignored with a line where there is nothing to reload.
 """
 
 import argparse
@@ -21,7 +20,6 @@ from nsqkit.garbage import Garbage
 from nsqkit.log import Log, keep_standard_descriptors_open
 from nsqkit.options.command_line import CommandLine, load, parse, usage
 from nsqkit.options.daemon import DaemonOptions
-from nsqkit.options.running import ConfigFile
 from nsqkit.version import version_line
 
 SIGHUP_IGNORED: Final = "SIGHUP: ignored, there is nothing to reload"
@@ -33,10 +31,10 @@ AnyDaemon = TypeVar("AnyDaemon", bound=AbstractAsyncContextManager[Any])
 def main(
     program: str,
     options: type[AnyOptions],
-    serve: Callable[[AnyOptions, Log, ConfigFile[AnyOptions] | None], int],
+    serve: Callable[[AnyOptions, Log], int],
     argv: Sequence[str] | None = None,
 ) -> int:
-    """Read the options and `serve`, which gets the config file too, if one was named; the program's exit code.
+    """Read the options and `serve`; the program's exit code.
 
     `serve` is expected to load the daemon when it is called: --version and errors are answered without it.
     """
@@ -56,10 +54,7 @@ def main(
 
 
 def _start(
-    program: str,
-    options: type[AnyOptions],
-    line: CommandLine,
-    serve: Callable[[AnyOptions, Log, ConfigFile[AnyOptions] | None], int],
+    program: str, options: type[AnyOptions], line: CommandLine, serve: Callable[[AnyOptions, Log], int]
 ) -> int:
     log = Log(f"[{program}] ")
     try:
@@ -67,7 +62,7 @@ def _start(
         log = Log(loaded.log_prefix, loaded.log_level)
         for warning in line.warnings:
             log.warning(warning)
-        return serve(loaded, log, ConfigFile(line, loaded) if line.config else None)
+        return serve(loaded, log)
     except FlagError as error:
         print(f"{program}: {error}", file=sys.stderr)
     except ConfigFileError as error:
@@ -97,33 +92,23 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(
-    daemon: Callable[[], AnyDaemon],
-    log: Log,
-    reload: Callable[[AnyDaemon], bool] = lambda _: False,
-    file: ConfigFile[Any] | None = None,
+    daemon: Callable[[], AnyDaemon], log: Log, reload: Callable[[AnyDaemon], bool] = lambda _: False
 ) -> int:
     """Run what `daemon` makes until SIGTERM or SIGINT; the program's exit code. StartError if it can't start.
 
-    On SIGHUP its config file is read again, and it is to `reload`; False means that there is nothing to reload.
+    On SIGHUP it is to `reload`; False means that there is nothing to reload.
     """
     import uvloop  # noqa: PLC0415 - embedding works with any loop
 
     _raise_file_limit()
-    return uvloop.run(_until_told(daemon, log, reload, file))
+    return uvloop.run(_until_told(daemon, log, reload))
 
 
-async def _until_told(
-    daemon: Callable[[], AnyDaemon],
-    log: Log,
-    reload: Callable[[AnyDaemon], bool],
-    file: ConfigFile[Any] | None,
-) -> int:
-    running: Any = daemon()
+async def _until_told(daemon: Callable[[], AnyDaemon], log: Log, reload: Callable[[AnyDaemon], bool]) -> int:
+    running = daemon()
 
     def hung_up() -> None:
-        if file is not None:
-            file.read_again(running, log)
-        if not reload(running) and file is None:
+        if not reload(running):
             log.warning(SIGHUP_IGNORED)
 
     loop = asyncio.get_running_loop()

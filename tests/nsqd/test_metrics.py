@@ -11,7 +11,7 @@ from nsqkit.log import Log
 from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.core.settings import SECOND, Settings
 from nsqkit.nsqd.daemon import Nsqd
-from nsqkit.nsqd.metrics import OF_CHANNELS, OF_TOPICS, metrics_page
+from nsqkit.nsqd.metrics import BUCKETS, OF_A_CHANNEL, OF_A_TOPIC, OF_LATENCIES, metrics_page
 from nsqkit.nsqd.options import NsqdOptions
 from nsqkit.nsqd.web.daemon import LongestPass
 from nsqkit.web.exposition import PORTION
@@ -24,7 +24,10 @@ def page_of(broker: Broker, most: int = 1000) -> Iterator[bytes]:
     """The pieces of the page."""
     longest = LongestPass(2_500, 40)
     nsqd: Any = SimpleNamespace(
-        broker=broker, options=NsqdOptions(metrics_max_series=most), longest_pass=lambda: longest
+        broker=broker,
+        options=NsqdOptions(metrics_max_series=most),
+        longest_pass=lambda: longest,
+        now=lambda: NOW + SECOND,
     )
     return metrics_page(nsqd)
 
@@ -62,6 +65,8 @@ def test_topics_and_channels(broker):
         "messages_total": {("alone",): 1, ("t",): 3},
         "bytes_total": {("alone",): 1, ("t",): 13},
     } == of_topic
+    assert {("alone",): 0, ("t",): 1} == found["nsqd_topic_channels"]
+    assert {("alone",): 1, ("t",): 0} == found["nsqd_topic_oldest_seconds"]
     assert {("alone",): 0, ("t",): 0} == found["nsqd_topic_paused"] == found["nsqd_topic_log_bytes"]
     assert {
         "depth": 2,
@@ -71,12 +76,35 @@ def test_topics_and_channels(broker):
         "requeued_total": 0,
         "timed_out_total": 0,
         "clients": 0,
+        "finished_total": 0,
+        "oldest_seconds": 1,
         "paused": 1,
     } == {
         name.removeprefix("nsqd_channel_"): samples[("t", "c")]
         for name, samples in found.items()
         if name.startswith("nsqd_channel_")
     }
+
+
+def test_latencies(broker):
+    """Each channel of which something was finished has two histograms, with a bucket for each bound and one more."""
+    topic = broker.topic("t")
+    used = topic.channel("used", NOW)
+    topic.channel("unused", NOW)
+    used.finished_count = 3
+    for duration in (300_000, 2 * SECOND, 10**5 * SECOND):
+        used.latencies.add(duration, 1)
+
+    found = scrape(broker)
+
+    buckets = found["nsqd_channel_publish_to_finish_seconds_bucket"]
+    assert len(BUCKETS) + 1 == len(buckets)
+    expected = {"0.0003": 1, "0.001": 1, "1": 1, "3": 2, "10000": 2, "+Inf": 3}
+    assert expected == {bound: buckets["t", bound, "used"] for bound in expected}
+    assert {("t", "used"): 3} == found["nsqd_channel_publish_to_finish_seconds_count"]
+    assert {("t", "used"): 100002.0003} == found["nsqd_channel_publish_to_finish_seconds_sum"]
+    assert {("t", "used"): 3} == found["nsqd_channel_send_to_finish_seconds_count"]
+    assert {("t", "used"): 3e-9} == found["nsqd_channel_send_to_finish_seconds_sum"]
 
 
 def test_bulk_deferrals_count_at_once(broker):
@@ -121,10 +149,10 @@ def test_pieces_are_small(broker):
     "most,topics,channels,left_out",
     [
         (0, 0, 0, 3),
-        (2 * len(OF_TOPICS), 2, 0, 1 + 4),
-        (3 * len(OF_TOPICS) + len(OF_CHANNELS) - 1, 3, 0, 6),
-        (3 * len(OF_TOPICS) + 5 * len(OF_CHANNELS), 3, 5, 1),
-        (3 * len(OF_TOPICS) + 6 * len(OF_CHANNELS), 3, 6, 0),
+        (2 * OF_A_TOPIC, 2, 0, 1 + 4),
+        (3 * OF_A_TOPIC + OF_A_CHANNEL - 1, 3, 0, 6),
+        (3 * OF_A_TOPIC + 5 * OF_A_CHANNEL, 3, 5, 1),
+        (3 * OF_A_TOPIC + 6 * OF_A_CHANNEL, 3, 6, 0),
     ],
 )
 def test_series_are_limited(broker, most, topics, channels, left_out):
@@ -140,6 +168,26 @@ def test_series_are_limited(broker, most, topics, channels, left_out):
     assert {(): left_out} == found["nsqd_metrics_left_out"]
     series = sum(len(s) for name, s in found.items() if name.startswith(("nsqd_topic_", "nsqd_channel_")))
     assert series <= most
+
+
+def test_latencies_come_last(broker):
+    """What is left of the limit goes to latencies, in order; those without room are counted, idle ones are not."""
+    for name in ("a", "b", "idle", "z"):
+        broker.topic("t").channel(name, NOW).finished_count = name != "idle"
+    rest = OF_A_TOPIC + 4 * OF_A_CHANNEL
+
+    for most, shown in (
+        (rest + OF_LATENCIES - 1, 0),
+        (rest + 2 * OF_LATENCIES, 2),
+        (rest + 3 * OF_LATENCIES, 3),
+    ):
+        found = scrape(broker, most)
+        counts = found.get("nsqd_channel_send_to_finish_seconds_count", {})
+        assert ["a", "b", "z"][:shown] == [channel for _, channel in counts]
+        assert {(): 3 - shown} == found["nsqd_metrics_latencies_left_out"]
+        assert {(): 0} == found["nsqd_metrics_left_out"]
+        series = sum(len(s) for name, s in found.items() if name.startswith(("nsqd_topic_", "nsqd_channel_")))
+        assert rest + shown * OF_LATENCIES == series <= most
 
 
 def test_what_is_deleted_meanwhile_is_missing(broker):

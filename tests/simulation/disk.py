@@ -17,7 +17,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Final
 
-from nsqkit.nsqd.storage.disk import Disk, Permit
+from nsqkit.nsqd.storage.disk import Disk
 
 ROOT: Final = "/data"
 FIRST_FILE: Final = 3  # descriptor
@@ -315,10 +315,9 @@ class SimulatedDisk(Disk):
         self.alter("sync_directory", path)
         directory.sync()
 
-    def replace(self, path: str, content: bytes, *, sync: bool = False, permit: Permit | None = None) -> None:
+    def replace(self, path: str, content: bytes, *, sync: bool = False) -> None:
         """Make a file of another name and rename it, as the real one does."""
-        with permit or Permit():
-            self.alter("replace", path)
+        self.alter("replace", path)
         temporary = path + ".tmp"
         directory, name = self._place(temporary)
         if name in directory.entries:

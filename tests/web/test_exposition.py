@@ -3,7 +3,18 @@
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from nsqkit.web.answers import METRICS
-from nsqkit.web.exposition import COUNTER, GAUGE, PORTION, Figure, samples, text, versions
+from nsqkit.web.exposition import (
+    COUNTER,
+    GAUGE,
+    HISTOGRAMS,
+    PORTION,
+    Buckets,
+    Figure,
+    histograms,
+    samples,
+    text,
+    versions,
+)
 from tests.scrapes import read
 
 FIGURE = Figure(GAUGE, "x_depth", "What waits.")
@@ -30,6 +41,20 @@ def test_a_family_without_samples_is_not_there():
     assert [] == pieces_of(0)
     (piece,) = samples(Figure(COUNTER, "y", "Y."), ["a"], [(["x"], None), (["z"], 1)], float)
     assert {"y_total": {("z",): 1}} == read(piece.decode())
+
+
+def test_histograms_come_in_smaller_portions():
+    """For each has many samples, whose bounds are in decimal."""
+    found = [([str(n)], n) for n in range(HISTOGRAMS)] + [(["gone"], None)]
+    pieces = [*histograms("h", "H.", ["a"], found, lambda n: Buckets([3e-4, 10_000], [n, 0, 1], 0.5))]
+
+    assert 2 == len(pieces)
+    read_back = read(b"".join(pieces).decode())
+    assert {("2", "0.0003"): 2, ("2", "10000"): 2, ("2", "+Inf"): 3} == {
+        (a, bound): count for (bound, a), count in read_back["h_bucket"].items() if a == "2"
+    }
+    assert {("0",): 1, ("1",): 2, ("2",): 3} == read_back["h_count"]
+    assert {("0",): 0.5, ("1",): 0.5, ("2",): 0.5} == read_back["h_sum"]
 
 
 def test_a_page_says_who_made_it():

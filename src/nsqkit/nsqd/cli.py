@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from nsqkit import program
 from nsqkit.log import Log
 from nsqkit.nsqd.options import NsqdOptions
-from nsqkit.options.running import ConfigFile
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -14,10 +13,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return program.main("nsqd", NsqdOptions, _serve, argv)
 
 
-def _serve(options: NsqdOptions, log: Log, file: ConfigFile[NsqdOptions] | None) -> int:
+def _serve(options: NsqdOptions, log: Log) -> int:
     from nsqkit.nsqd.daemon import Nsqd  # noqa: PLC0415 - --version does without
 
-    return program.run(lambda: Nsqd(options, log), log, Nsqd.reload, file)
+    return program.run(lambda: Nsqd(options, log), log, Nsqd.reload)
 
 
 if __name__ == "__main__":

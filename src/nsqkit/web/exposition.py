@@ -7,13 +7,14 @@ prometheus_client writes the text. Loading it takes a while, so whoever wants th
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Final, NamedTuple, TypeVar
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
     GaugeMetricFamily,
+    HistogramMetricFamily,
     InfoMetricFamily,
     Metric,
 )
@@ -22,6 +23,7 @@ from prometheus_client.registry import Collector
 from nsqkit.version import NSQ_VERSION, build
 
 PORTION: Final = 50  # samples in one piece
+HISTOGRAMS: Final = 3  # likewise; each has some twenty samples
 
 GAUGE: Final = GaugeMetricFamily
 COUNTER: Final = CounterMetricFamily
@@ -61,15 +63,61 @@ def samples(
     found: Iterable[tuple[Sequence[str], T | None]],
     value: Callable[[T], float],
 ) -> Iterator[bytes]:
-    """A family in portions, of which only the first has a head. Of what is no more (None) there is no sample."""
-    rest = iter(found)
-    head = b""
-    while portion := list(islice(rest, PORTION)):
-        family = figure.kind(figure.name, figure.meaning, labels=labels)
+    """A family in portions. Of what is no more (None) there is no sample."""
+
+    def family(portion: Sequence[tuple[Sequence[str], T | None]]) -> Metric:
+        made = figure.kind(figure.name, figure.meaning, labels=labels)
         for names, one in portion:
             if one is not None:
-                family.add_metric(names, value(one))
-        page = text([family])
+                made.add_metric(names, value(one))
+        return made
+
+    return _portions(found, PORTION, family)
+
+
+class Buckets(NamedTuple):
+    """A histogram: how many fell into each bucket, the lowest first and one more than bounds, and their sum."""
+
+    bounds: Sequence[float]
+    counts: Sequence[int]
+    sum: float
+
+    def cumulated(self) -> list[tuple[str, float]]:
+        """How many fell into each bucket or one before it, by upper bound."""
+        bounds = [f"{bound:.10g}" for bound in self.bounds]
+        return [*zip([*bounds, "+Inf"], accumulate(self.counts), strict=True)]
+
+
+def histograms(
+    name: str,
+    meaning: str,
+    labels: Sequence[str],
+    found: Iterable[tuple[Sequence[str], T | None]],
+    value: Callable[[T], Buckets],
+) -> Iterator[bytes]:
+    """A family of histograms, likewise. Each has as many samples as it has buckets, and two more."""
+
+    def family(portion: Sequence[tuple[Sequence[str], T | None]]) -> Metric:
+        made = HistogramMetricFamily(name, meaning, labels=labels)
+        for names, one in portion:
+            if one is not None:
+                buckets = value(one)
+                made.add_metric(names, buckets.cumulated(), buckets.sum)
+        return made
+
+    return _portions(found, HISTOGRAMS, family)
+
+
+def _portions(
+    found: Iterable[tuple[Sequence[str], T]],
+    size: int,
+    family: Callable[[Sequence[tuple[Sequence[str], T]]], Metric],
+) -> Iterator[bytes]:
+    """A family in portions, of which only the first has a head."""
+    rest = iter(found)
+    head = b""
+    while portion := list(islice(rest, size)):
+        page = text([family(portion)])
         if not head:
             head = page[: page.index(b"\n", page.index(b"\n") + 1) + 1]
             yield page

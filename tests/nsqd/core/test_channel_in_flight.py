@@ -6,6 +6,7 @@ from nsqkit.nsqd.core.channel import CHUNK, FEW
 from nsqkit.nsqd.core.deadlines import SLICE
 
 SECOND = 1_000_000_000
+MILLISECOND = 1_000_000
 
 
 def test_what_is_overdue_at_one_moment_comes_back_in_portions(node, clock, publish, settings):
@@ -258,6 +259,23 @@ def test_latency_is_measured_at_the_finish(settings, node, publish, clock):
     count, ((_, value),) = latency.result(clock.now)
     assert 1 == count
     assert abs(value - 2 * SECOND) < 0.01 * 2 * SECOND
+
+
+def test_durations_are_counted_at_the_finish(node, publish, clock):
+    """Since the publish, and since the last time that it was sent; a requeue counts nothing."""
+    latencies = node.channel("t", "c").latencies
+    publish("t", b"one")
+    clock.advance(2)
+    consumer = node.client().subscribe("t", "c").ready(1)
+    consumer.requeue(consumer.deliveries()[0].id)
+    clock.advance(0.5)
+    assert [] == latencies.since_publish().counts == latencies.since_send().counts
+
+    consumer.finish(consumer.deliveries()[0].id)
+
+    assert 2500 * MILLISECOND == latencies.since_publish().sum
+    assert 500 * MILLISECOND == latencies.since_send().sum
+    assert 1 == sum(latencies.since_publish().counts) == sum(latencies.since_send().counts)
 
 
 # -- among many consumers

@@ -19,6 +19,7 @@ from mypy_extensions import i64
 from nsqkit.names import is_ephemeral
 from nsqkit.nsqd.core.deadlines import Alarm
 from nsqkit.nsqd.core.health import READING
+from nsqkit.nsqd.core.histogram import Latencies
 from nsqkit.nsqd.core.queue import ReadyQueue
 from nsqkit.nsqd.core.store import StoreError
 from nsqkit.nsqd.core.subscriber import OUTPUT_LIMIT
@@ -66,9 +67,8 @@ class Channel(Alarm):
         self.departed: list[Subscriber] = []  # gone, but with messages in flight
         self._owners: dict[bytes, Subscriber] | None = None  # who was sent what, see `_owner`
         # Consumers with room, whose turn comes in this order; those who are near are in a line of their own.
-        self.willing: list[deque[Subscriber]] = [deque()]
-        if self.broker.settings.prefer_near:
-            self.willing = [deque(), deque(), deque()]
+        lines = 3 if self.broker.settings.prefer_near else 1
+        self.willing: list[deque[Subscriber]] = [deque() for _ in range(lines)]
         self.sent_counts: list[i64] = [0, 0, 0]  # by distance
         self.deferred: list[tuple[int, int, Message]] = []  # heap by due time
         self.early: deque[Batch] = deque()  # not due yet, to be taken apart into `deferred`
@@ -76,6 +76,7 @@ class Channel(Alarm):
         self._serial = 0
         self._last_restored = 0  # serial of the last one that was deferred before the restart
         self.latency = latency
+        self.latencies = Latencies()
         self.in_flight_count: i64 = 0
         self.entered_count: i64 = 0  # messages put here, or restored at the start
         self.message_count: i64 = 0  # messages put here since the start
@@ -112,10 +113,10 @@ class Channel(Alarm):
         else:
             self.defer_batch(batch)
 
-    def put_extent(self, start: i64, stop: i64) -> None:
-        """Take over what the log holds at [start, stop)."""
+    def put_extent(self, start: i64, stop: i64, since: i64) -> None:
+        """Take over what the log holds at [start, stop), published since then."""
         self.entered_count += stop - start
-        self.queue.put_extent(start, stop)
+        self.queue.put_extent(start, stop, since)
         self.want_dispatch()
 
     def is_early(self, batch: Batch, now: i64) -> bool:
@@ -327,21 +328,23 @@ class Channel(Alarm):
         in_flight = subscriber.in_flight
         message = in_flight.get(message_id)
         if message is None:
-            raise FinishFailed(f"FIN {_text(message_id)} failed {self._why_not(message_id)}")
+            raise FinishFailed(f"FIN {self._why_not(message_id)}")
         del in_flight[message_id]
         self.in_flight_count -= 1
         self.finished_count += 1
         subscriber.finish_count += 1
         self.topic.note_change()
+        age: i64 = now + self.broker.calendar_ahead - message.timestamp
         if self.latency is not None:
-            self.latency.add(now + self.broker.calendar_ahead - message.timestamp, now)
+            self.latency.add(age, now)
+        self.latencies.add(age, now - message.delivered_at)
         subscriber.wake()
 
     def requeue(self, subscriber: Subscriber, message_id: bytes, delay: i64, now: i64) -> None:
         """REQ: give it back, at once or after `delay` ns. RequeueFailed if it is not in flight to this consumer."""
         message = subscriber.in_flight.get(message_id)
         if message is None:
-            raise RequeueFailed(f"REQ {_text(message_id)} failed {self._why_not(message_id)}")
+            raise RequeueFailed(f"REQ {self._why_not(message_id)}")
         del subscriber.in_flight[message_id]
         self.in_flight_count -= 1
         self.requeue_count += 1
@@ -358,18 +361,19 @@ class Channel(Alarm):
         """TOUCH: the timeout starts anew, up to max-msg-timeout after the delivery."""
         message = subscriber.in_flight.get(message_id)
         if message is None:
-            raise TouchFailed(f"TOUCH {_text(message_id)} failed {self._why_not(message_id)}")
+            raise TouchFailed(f"TOUCH {self._why_not(message_id)}")
         latest = message.delivered_at + self.broker.settings.limits.max_msg_timeout
         message.deadline = min(now + subscriber.msg_timeout, latest)
 
     def _why_not(self, message_id: bytes) -> str:
+        found = False
         if len(self.subscribers) + len(self.departed) > FEW:
-            owner = self._owner(message_id)
-            return _NOT_IN_FLIGHT if owner is None else _NOT_OWNER
-        for subscriber in self.subscribers + self.departed:
-            if message_id in subscriber.in_flight:
-                return _NOT_OWNER
-        return _NOT_IN_FLIGHT
+            found = self._owner(message_id) is not None
+        else:
+            for subscriber in self.subscribers + self.departed:
+                found = found or message_id in subscriber.in_flight
+        text = message_id.decode("utf-8", "surrogateescape")
+        return f"{text} failed {_NOT_OWNER if found else _NOT_IN_FLIGHT}"
 
     def _owner(self, message_id: bytes) -> Subscriber | None:
         """Whose message it is, where many may have it.
@@ -492,7 +496,3 @@ class Channel(Alarm):
         gone = self.finished_count + self.emptied_count + self.sampled_count + self.merged_count
         gone += queue.lost_count + queue.dropped_count
         assert self.entered_count == held + gone, f"{self.entered_count} in, {held} held, {gone} gone"
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogateescape")

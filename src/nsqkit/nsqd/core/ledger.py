@@ -111,7 +111,10 @@ def _note_deferred(channel: ChannelRecord, owed: Owed, ahead: i64, pause: Callab
 
 
 def restore(topic: Topic, store: TopicStore, now: i64) -> None:
-    """Take over what the log and its checkpoint say is owed. The topic's channels exist already."""
+    """Take over what the log and its checkpoint say is owed. The topic's channels exist already.
+
+    When it was published is only in the log. Until that is read, it counts as published now.
+    """
     found = store.recovered()
     tail = store.start()
     if found is not None:
@@ -123,7 +126,7 @@ def restore(topic: Topic, store: TopicStore, now: i64) -> None:
                 _restore_channel(channel, owed, store, now)
             elif not owed.name:
                 for extent in _clipped(owed.ready, store):
-                    topic.waiting.put_extent(extent.start, extent.stop)
+                    topic.waiting.put_extent(extent.start, extent.stop, now)
     while tail < store.end():
         tail = _restore_tail(topic, store, tail, now)
     topic.broker.ids.skip_past(topic.last_id)
@@ -135,7 +138,7 @@ def restore(topic: Topic, store: TopicStore, now: i64) -> None:
 def _restore_channel(channel: Channel, owed: ChannelRecord, store: TopicStore, now: i64) -> None:
     for leftover in sorted(owed.leftovers, key=_position):
         if store.start() <= leftover.position < store.end():
-            message = Message(b"", 0, leftover.attempts, b"", leftover.position)
+            message = Message(b"", now, leftover.attempts, b"", leftover.position)
             message.loaded = False
             channel.entered_count += 1
             if leftover.due > now:
@@ -143,7 +146,7 @@ def _restore_channel(channel: Channel, owed: ChannelRecord, store: TopicStore, n
             else:
                 channel.queue.put_matured(message)
     for extent in _clipped(owed.ready, store):
-        channel.put_extent(extent.start, extent.stop)
+        channel.put_extent(extent.start, extent.stop, now)
     for extent in _clipped(owed.deferred, store):
         at = extent.start
         while at < extent.stop:
@@ -151,7 +154,7 @@ def _restore_channel(channel: Channel, owed: ChannelRecord, store: TopicStore, n
                 batches = store.read(at, extent.stop, READ_BLOCK)
             except StoreError as error:
                 channel.unreadable(str(error), now)
-                channel.put_extent(at, extent.stop)  # once it can be read, it is found not to be due
+                channel.put_extent(at, extent.stop, now)  # once it can be read, it is found not to be due
                 break
             for batch in batches:
                 _take_back(channel, _within(batch, extent), now)
@@ -173,10 +176,10 @@ def _restore_tail(topic: Topic, store: TopicStore, start: i64, now: i64) -> i64:
     except StoreError as error:
         topic.unreadable(str(error), now)
         if topic.withholds():
-            topic.waiting.put_extent(start, store.end())
+            topic.waiting.put_extent(start, store.end(), now)
         else:
             for channel in topic.channels.values():
-                channel.put_extent(start, store.end())
+                channel.put_extent(start, store.end(), now)
         return store.end()
     if not batches:
         return store.end()
@@ -187,7 +190,8 @@ def _restore_tail(topic: Topic, store: TopicStore, start: i64, now: i64) -> i64:
         if batch.carried and store.recovered() is not None:
             continue
         if topic.withholds():
-            topic.waiting.put_extent(piece.first_position, piece.first_position + piece.count)
+            first = piece.first_position
+            topic.waiting.put_extent(first, first + piece.count, piece.timestamp)
         else:
             for channel in topic.channels.values():
                 _take_back(channel, piece, now)
@@ -199,7 +203,8 @@ def _take_back(channel: Channel, batch: Batch, now: i64) -> None:
         channel.entered_count += batch.count
         channel.defer_batch(batch)
     else:
-        channel.put_extent(batch.first_position, batch.first_position + batch.count)
+        first = batch.first_position
+        channel.put_extent(first, first + batch.count, batch.timestamp)
 
 
 def _within(batch: Batch, extent: Extent) -> Batch:

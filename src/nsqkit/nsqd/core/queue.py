@@ -19,6 +19,7 @@ from nsqkit.nsqd.core.owed import Owed
 from nsqkit.nsqd.core.store import Extent, StoreError, TopicStore
 from nsqkit.wire.message import NOWHERE, Message
 
+LOOKS: Final = 200  # messages that are looked at in search of the oldest
 READ_BLOCK: Final = 262_144  # bytes read from the log at a time
 _WINDOW: Final = 1000  # messages that are due whose bodies are looked for together
 _NEAR: Final = 8  # positions in the log: what is nearer to the one before comes with the same read
@@ -75,18 +76,19 @@ class ReadyQueue:
             self.memory_count += batch.count
             self.held.add(batch)
         else:
-            self.put_extent(batch.first_position, batch.first_position + batch.count)
+            first = batch.first_position
+            self.put_extent(first, first + batch.count, batch.timestamp)
 
-    def put_extent(self, start: i64, stop: i64) -> None:
-        """Add what the log holds at [start, stop) at the back."""
+    def put_extent(self, start: i64, stop: i64, since: i64 = 0) -> None:
+        """Add what the log holds at [start, stop) at the back; `since` is when the first was published, if known."""
         assert start != NOWHERE
         self.stored_count += stop - start
         if self._extents:
             last = self._extents[-1]
             if last.stop == start:
-                self._extents[-1] = Extent(last.start, stop)
+                self._extents[-1] = Extent(last.start, stop, last.since)
                 return
-        self._extents.append(Extent(start, stop))
+        self._extents.append(Extent(start, stop, since))
 
     def put_again(self, message: Message) -> None:
         """Add a message that was in flight or deferred, wherever its body is."""
@@ -197,7 +199,8 @@ class ReadyQueue:
             reached = stop
         self.stored_count -= reached - start
         if reached < extent.stop:
-            self._extents[0] = Extent(reached, extent.stop)
+            since = batches[-1].timestamp if batches else extent.since
+            self._extents[0] = Extent(reached, extent.stop, since)
         else:
             self._extents.popleft()
 
@@ -309,6 +312,27 @@ class ReadyQueue:
         self.held.add(rest)
         return over
 
+    def oldest(self) -> i64:
+        """When the oldest was published, ns since the epoch; 0 if nothing waits.
+
+        Messages that were put back stand behind newer ones. Of many, LOOKS at each end are looked at.
+        """
+        head = self._head
+        found: i64 = 0 if head is None else head.timestamp
+        if self._matured:
+            found = older(found, self._matured[0].timestamp)
+        if self._extents:
+            found = older(found, self._extents[0].since)
+        for number, item in enumerate(self._items):
+            if number == LOOKS:
+                break
+            found = older(found, item.timestamp)
+        for number, item in enumerate(reversed(self._items)):
+            if number == LOOKS:
+                break
+            found = older(found, item.timestamp)
+        return found
+
     def clear(self) -> list[object]:
         """Drop everything; returns what was in memory, for `Waste`."""
         dropped: list[object] = list(self._items)
@@ -357,6 +381,11 @@ class ReadyQueue:
             self.held.add(first)
         self._head = None
         self._items = deque(items)
+
+
+def older(one: i64, other: i64) -> i64:
+    """The earlier of two times, of which 0 is none."""
+    return one if other == 0 or 0 < one < other else other
 
 
 def load(message: Message, store: TopicStore) -> bool:

@@ -28,11 +28,14 @@ JournalEntry = tuple[str, Batch | Deletion]  # behind the topic's name
 class Extent:
     """Positions [start, stop) of a log. Never changed where others may have it: a queue puts another in its place."""
 
-    __slots__ = ("start", "stop")
+    __slots__ = ("since", "start", "stop")
 
-    def __init__(self, start: i64, stop: i64) -> None:
+    def __init__(self, start: i64, stop: i64, since: i64 = 0) -> None:
         self.start = start
         self.stop = stop
+        self.since = (
+            since  # when the first was published, ns since the epoch, as far as a queue knows; 0: it does not
+        )
 
 
 @final

@@ -185,7 +185,7 @@ class Topic(Alarm):
             if isinstance(item, Extent):
                 for channel in self.channels.values():
                     channel.message_count += item.stop - item.start
-                    channel.put_extent(item.start, item.stop)
+                    channel.put_extent(item.start, item.stop, item.since)
             else:
                 self._hand_on(item, now)
         self._find_place(homeless, now)

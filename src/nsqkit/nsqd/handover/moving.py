@@ -121,7 +121,7 @@ def _owe(ready: ReadyQueue, pending: list[tuple[Batch, int]], *, tried: bool) ->
             message.loaded = False
             ready.put_matured(message)
         else:
-            ready.put_extent(batch.first_position, batch.first_position + 1)
+            ready.put_extent(batch.first_position, batch.first_position + 1, batch.timestamp)
 
 
 def _set_aside(data_path: str, queue: Queue) -> None:
