@@ -2,9 +2,9 @@
 
     python bench/stall.py [--only NAME] [--count 200000] [--topics 10000] [--nsqd "nsqd"] [--json FILE]
 
-The publisher sends a message of 200 bytes each 5 ms to a topic of its own and waits for the OK; each publish is timed
-from when it was due. The longest pass is nsqd's own figure (GET /debug/longest_pass), the CPU of one pass of its loop.
-Each question has an nsqd of its own.
+The publisher, a process of its own, sends a message of 200 bytes each 5 ms to a topic of its own and waits for the OK;
+each publish is timed from when it was due. The longest pass is nsqd's own figure (GET /debug/longest_pass), the CPU of
+one pass of its loop. Each question has an nsqd of its own.
 """
 
 import argparse
@@ -43,25 +43,70 @@ class Figures:
 
 
 class Publisher:
-    """The innocent one."""
+    """The innocent one, in a process that nothing but nsqd keeps waiting."""
 
-    def __init__(self) -> None:
-        self.took: list[float] = []
-        self.stopped = False
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
 
-    async def run(self, port: int) -> None:
-        """Publish until `stopped`."""
-        connection = await Client.connect(port)
+    @classmethod
+    async def start(cls, port: int) -> "Publisher":
+        """Return when it publishes."""
+        here = await asyncio.create_subprocess_exec(
+            sys.executable,
+            __file__,
+            f"--innocent={port}",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=1 << 26,
+        )
+        publisher = cls(here)
+        await publisher._line()
+        return publisher
+
+    async def begin(self) -> None:
+        """What it measured so far does not count."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"begin\n")
+        await self._line()
+
+    async def end(self) -> list[float]:
+        """The milliseconds that each publish took, sorted."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        took: list[float] = json.loads(await self._line())
+        await self._process.wait()
+        return sorted(took)
+
+    async def _line(self) -> bytes:
+        assert self._process.stdout is not None
+        return await self._process.stdout.readline()
+
+
+async def be_innocent(port: int) -> None:
+    """What the publisher's process does, until its input ends."""
+    loop = asyncio.get_running_loop()
+    orders = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
+    connection = await Client.connect(port)
+    await connection.publish("innocent", BODY)
+    print("ready", flush=True)
+    took: list[float] = []
+    order = asyncio.create_task(orders.readline())
+    due = time.perf_counter()
+    while True:
+        due += EVERY_S
+        wait = due - time.perf_counter()
+        if wait > 0:
+            await asyncio.sleep(wait)
         await connection.publish("innocent", BODY)
-        due = time.perf_counter()
-        while not self.stopped:
-            due += EVERY_S
-            wait = due - time.perf_counter()
-            if wait > 0:
-                await asyncio.sleep(wait)
-            await connection.publish("innocent", BODY)
-            self.took.append(time.perf_counter() - due)
-        connection.writer.close()
+        took.append((time.perf_counter() - due) * 1e3)
+        if order.done():
+            if not order.result():
+                print(json.dumps(took), flush=True)
+                return
+            took.clear()
+            order = asyncio.create_task(orders.readline())
+            print("begun", flush=True)
 
 
 class Client:
@@ -201,9 +246,27 @@ async def lines(target: Target, arguments: argparse.Namespace) -> str:
     return f"{count:,} lines"
 
 
+async def log_unread(target: Target, _: argparse.Namespace) -> str:
+    """nobody reads the log, which has a line for each command"""
+    client = await Client.connect(target.tcp.port)
+    for _ in range(20_000):
+        await client.publish("busy", BODY)
+    return "20,000 publishes"
+
+
 QUESTIONS: dict[str, Callable[[Target, argparse.Namespace], Awaitable[str]]] = {
     function.__name__: function
-    for function in (nothing, topics_http, topics_tcp, topics_pipelined, stats, deferred, due, lines)
+    for function in (
+        nothing,
+        topics_http,
+        topics_tcp,
+        topics_pipelined,
+        stats,
+        deferred,
+        due,
+        lines,
+        log_unread,
+    )
 }
 
 
@@ -212,6 +275,10 @@ async def _many_topics(target: Target, arguments: argparse.Namespace) -> None:
     await asyncio.sleep(5)  # until their checkpoints are written as well
 
 
+READ_THE_START = """sed -u "/HTTP: listening/q" >&2; exec sleep 30 2>/dev/null"""
+COMMANDS = {"log_unread": f"""bash -c 'exec "$0" --log-level=debug "$@" 2> >({READ_THE_START})' """}
+"""What is put before the command."""
+
 BEFORE = {"stats": _many_topics}
 """What is made ready for a question, and not measured."""
 
@@ -219,22 +286,19 @@ BEFORE = {"stats": _many_topics}
 async def measure(name: str, arguments: argparse.Namespace) -> Figures:
     """One question, with an nsqd of its own."""
     function = QUESTIONS[name]
-    async with spawned(arguments.nsqd) as target:
-        publisher = Publisher()
+    async with spawned(COMMANDS.get(name, "") + arguments.nsqd) as target:
         if name in BEFORE:
             await BEFORE[name](target, arguments)
-        publishing = asyncio.create_task(publisher.run(target.tcp.port))
+        publisher = await Publisher.start(target.tcp.port)
         await asyncio.sleep(1)
-        publisher.took.clear()
+        await publisher.begin()
         await longest(target, "POST")
         meter = process.Meter(target.pid)
         meter.start()
         note = await function(target, arguments)
         window = meter.stop()
-        publisher.stopped = True
-        await publishing
+        took = await publisher.end()
         held = await longest(target, "GET")
-    took = sorted(seconds * 1e3 for seconds in publisher.took)
     return Figures(
         question=(function.__doc__ or name),
         seconds=round(window.seconds, 1),
@@ -277,8 +341,12 @@ def main() -> int:
         "--nsqd", default="nsqd --max-body-size=16777216", help="the command, of one or more words"
     )
     parser.add_argument("--json", default="")
+    parser.add_argument("--innocent", type=int, default=0, help=argparse.SUPPRESS)
     try:
         arguments = parser.parse_args()
+        if arguments.innocent:
+            asyncio.run(be_innocent(arguments.innocent))
+            return 0
         figures = asyncio.run(run(arguments))
     except BenchError as error:
         print(error, file=sys.stderr)

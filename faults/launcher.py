@@ -50,7 +50,7 @@ def main() -> int:
     """Run nsqd under the controls that the first argument names."""
     controls = Controls(Path(sys.argv[1]))
 
-    def serve(options: NsqdOptions, log: Log) -> int:
+    def serve(options: NsqdOptions, log: Log, _: object) -> int:
         return program.run(lambda: Nsqd(options, log, SlowMachine(controls)), log)
 
     return program.main("nsqd", NsqdOptions, serve, sys.argv[2:])

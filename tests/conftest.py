@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pytest
@@ -16,6 +17,20 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("nsqkit")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The suite runs in an empty directory: what a test writes without saying where does not end up in the project."""
+    os.chdir(tmp_path_factory.mktemp("elsewhere"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Generator[None]:
+    """No test leaves a file in the current directory."""
+    yield
+    assert [] == os.listdir(), "the test left this in the current directory"
+
 
 DISCONNECT: dict[str, Any] = {"type": "http.disconnect"}
 

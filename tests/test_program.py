@@ -12,6 +12,7 @@ from nsqkit.errors import StartError
 from nsqkit.log import Log
 from nsqkit.options import option
 from nsqkit.options.daemon import DaemonOptions
+from nsqkit.options.running import ConfigFile
 from nsqkit.version import version_line
 
 
@@ -30,14 +31,16 @@ class Daemon:
     def __init__(self):
         self.started: list[SampleOptions] = []
         self.failure: StartError | None = None
+        self.file: ConfigFile[SampleOptions] | None = None
 
     def main(self, *argv):
         """The program."""
         return program.main("sample", SampleOptions, self.serve, argv)
 
-    def serve(self, options, log):
+    def serve(self, options, log, file):
         """Run."""
         self.started.append(options)
+        self.file = file
         if self.failure is not None:
             raise self.failure
         log.debug("running")
@@ -180,6 +183,37 @@ def test_unknown_config_keys_are_logged(capfd, daemon, tmp_path):
 
     assert 0 == daemon.main(f"--config={path}")
     assert capfd.readouterr().err.endswith(f" WARNING: config file {path}: unknown key 'no_such_key'\n")
+
+
+def test_the_daemon_gets_the_config_file(daemon, tmp_path):
+    """To read it again, if one was named."""
+    path = tmp_path / "sample.cfg"
+    path.write_text("", encoding="utf-8")
+    assert 0 == daemon.main()
+    assert daemon.file is None
+
+    assert 0 == daemon.main(f"--config={path}")
+    assert daemon.file is not None
+
+
+def test_hangup_has_the_config_file_read_again(daemon, tmp_path):
+    """Then there is something to reload, whatever the daemon itself says."""
+    path = tmp_path / "sample.cfg"
+    path.write_text("", encoding="utf-8")
+    daemon.main(f"--config={path}")
+    lines: list[str] = []
+
+    class Configured(Running):
+        options = daemon.started[0]
+
+        def configure(self, options):
+            """Nothing goes by them."""
+
+    def make() -> Configured:
+        return Configured(signal.SIGHUP, signal.SIGTERM)
+
+    assert 0 == program.run(make, Log(write=lines.append), file=daemon.file)
+    assert [True] == [line.endswith(f" INFO: CONFIG: {path} was read again\n") for line in lines]
 
 
 def test_hangup_reloads_what_can_be_reloaded():

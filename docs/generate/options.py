@@ -24,7 +24,8 @@ def options_page() -> str:
         "Flags are written `-flag` or `--flag`, the value after `=` or as the next word (booleans only after `=`).",
         "A config file (`--config=<path>`, TOML) uses the keys. The command line beats the config file.",
         "Durations look like `300ms`, `1.5s`, `1h15m`; in a config file a bare integer is milliseconds.",
-        "*Live* options can be changed at run time with `PUT /config/<key>`, until a restart; all others need one.",
+        "*Live* options can be changed at run time: in the config file, which SIGHUP has the daemons read again, or",
+        "with `PUT /config/<key>` of nsqd, until a restart. All others need a restart.",
     ]
     for program, options in PROGRAMS.items():
         lines += ["", f"## {program}", *_tables(options)]

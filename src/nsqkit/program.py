@@ -4,7 +4,8 @@
 1   the machine does not allow a start now: an address in use, a data path that is locked, missing or damaged
 2   a flag or a value on the command line or in the config file is wrong, and stays wrong
 
-SIGTERM and SIGINT stop; SIGHUP reloads, and is ignored with a line where there is nothing to reload.
+SIGTERM and SIGINT stop; SIGHUP has the config file and certificates read again, and is ignored with a line where
+there are none.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from nsqkit.garbage import Garbage
 from nsqkit.log import Log, keep_standard_descriptors_open
 from nsqkit.options.command_line import CommandLine, load, parse, usage
 from nsqkit.options.daemon import DaemonOptions
+from nsqkit.options.running import ConfigFile
 from nsqkit.version import version_line
 
 SIGHUP_IGNORED: Final = "SIGHUP: ignored, there is nothing to reload"
@@ -31,10 +33,10 @@ AnyDaemon = TypeVar("AnyDaemon", bound=AbstractAsyncContextManager[Any])
 def main(
     program: str,
     options: type[AnyOptions],
-    serve: Callable[[AnyOptions, Log], int],
+    serve: Callable[[AnyOptions, Log, ConfigFile[AnyOptions] | None], int],
     argv: Sequence[str] | None = None,
 ) -> int:
-    """Read the options and `serve`; the program's exit code.
+    """Read the options and `serve`, which gets the config file too, if one was named; the program's exit code.
 
     `serve` is expected to load the daemon when it is called: --version and errors are answered without it.
     """
@@ -54,7 +56,10 @@ def main(
 
 
 def _start(
-    program: str, options: type[AnyOptions], line: CommandLine, serve: Callable[[AnyOptions, Log], int]
+    program: str,
+    options: type[AnyOptions],
+    line: CommandLine,
+    serve: Callable[[AnyOptions, Log, ConfigFile[AnyOptions] | None], int],
 ) -> int:
     log = Log(f"[{program}] ")
     try:
@@ -62,7 +67,7 @@ def _start(
         log = Log(loaded.log_prefix, loaded.log_level)
         for warning in line.warnings:
             log.warning(warning)
-        return serve(loaded, log)
+        return serve(loaded, log, ConfigFile(line, loaded) if line.config else None)
     except FlagError as error:
         print(f"{program}: {error}", file=sys.stderr)
     except ConfigFileError as error:
@@ -92,23 +97,33 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(
-    daemon: Callable[[], AnyDaemon], log: Log, reload: Callable[[AnyDaemon], bool] = lambda _: False
+    daemon: Callable[[], AnyDaemon],
+    log: Log,
+    reload: Callable[[AnyDaemon], bool] = lambda _: False,
+    file: ConfigFile[Any] | None = None,
 ) -> int:
     """Run what `daemon` makes until SIGTERM or SIGINT; the program's exit code. StartError if it can't start.
 
-    On SIGHUP it is to `reload`; False means that there is nothing to reload.
+    On SIGHUP its config file is read again, and it is to `reload`; False means that there is nothing to reload.
     """
     import uvloop  # noqa: PLC0415 - embedding works with any loop
 
     _raise_file_limit()
-    return uvloop.run(_until_told(daemon, log, reload))
+    return uvloop.run(_until_told(daemon, log, reload, file))
 
 
-async def _until_told(daemon: Callable[[], AnyDaemon], log: Log, reload: Callable[[AnyDaemon], bool]) -> int:
-    running = daemon()
+async def _until_told(
+    daemon: Callable[[], AnyDaemon],
+    log: Log,
+    reload: Callable[[AnyDaemon], bool],
+    file: ConfigFile[Any] | None,
+) -> int:
+    running: Any = daemon()
 
     def hung_up() -> None:
-        if not reload(running):
+        if file is not None:
+            file.read_again(running, log)
+        if not reload(running) and file is None:
             log.warning(SIGHUP_IGNORED)
 
     loop = asyncio.get_running_loop()

@@ -4,7 +4,7 @@ import errno
 from typing import Final
 
 from nsqkit.nsqd.core.batch import Batch
-from nsqkit.nsqd.storage.disk import Disk
+from nsqkit.nsqd.storage.disk import Disk, Permit
 from nsqkit.nsqd.storage.files import FileStorage
 from nsqkit.nsqd.storage.log import TopicLog
 from tests.fuzz.source import Source
@@ -70,7 +70,14 @@ class MemoryDisk(Disk):
     def sync_directory(self, path: str) -> None:
         """Nothing to do."""
 
-    def replace(self, path: str, content: bytes, *, sync: bool = False) -> None:  # noqa: ARG002 - nothing is lost here
+    def replace(
+        self,
+        path: str,
+        content: bytes,
+        *,
+        sync: bool = False,  # noqa: ARG002 - nothing is lost here
+        permit: Permit | None = None,  # noqa: ARG002 - nor deleted
+    ) -> None:
         """New content in a new file."""
         self.files[path] = bytearray(content)
 

@@ -4,7 +4,6 @@ import asyncio
 import errno
 import os
 import shutil
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -14,11 +13,14 @@ from nsqkit.clock import Clock
 from nsqkit.errors import NotKept
 from nsqkit.log import Log
 from nsqkit.nsqd.core.batch import Batch
+from nsqkit.nsqd.core.settings import SECOND
 from nsqkit.nsqd.daemon import Nsqd
 from nsqkit.nsqd.machine import Machine
 from nsqkit.nsqd.options import NsqdOptions
 from nsqkit.nsqd.storage.disk import Disk
 from nsqkit.nsqd.storage.files import FileStorage
+
+NOW = 1_700_000_000 * SECOND
 
 
 class Closed(Disk):
@@ -51,10 +53,29 @@ class Kept(Disk):
         raise OSError(errno.EBUSY, "Device or resource busy", path)
 
 
-@pytest.fixture
-def lines() -> list[str]:
+class Lines(list[str]):
     """What the daemon logs."""
-    return []
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._more = asyncio.Event()
+
+    def append(self, line: str) -> None:
+        """Keep a line, and wake up who waits for it."""
+        super().append(line)
+        self._more.set()
+
+    async def said(self, text: str) -> None:
+        """Wait for a line that holds a text."""
+        while not any(text in line for line in self):
+            self._more.clear()
+            await self._more.wait()
+
+
+@pytest.fixture
+def lines() -> Lines:
+    """What the daemon logs."""
+    return Lines()
 
 
 @pytest.fixture
@@ -64,7 +85,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(path: Path, lines: list[str]) -> Callable[..., None]:
+def run(path: Path, lines: Lines) -> Callable[..., None]:
     """Starts a daemon on `path`, does something with it, and stops it."""
 
     def run(
@@ -171,11 +192,13 @@ def test_a_data_path_that_is_moved_away(path, run, lines, replaced):
             await nsqd.publish("new", b"one")
         nsqd.broker.topics["orders"].channel("ch", nsqd.now())
         nsqd.turn()
+        await lines.said("failed to write metadata")
         assert was == sorted(os.walk(path))
         shutil.rmtree(path, ignore_errors=True)
         away.rename(path)
-        while nsqd.health.reasons:  # noqa: ASYNC110 - nobody publishes: it looks by itself
-            await asyncio.sleep(0.01)
+        await lines.said("STORAGE: the data path is back")  # nobody publishes: it looks by itself
+        await lines.said("STORAGE: nsqd.dat can be written again")
+        assert {} == nsqd.health.reasons
         await nsqd.publish("orders", b"one")
 
     run(move)
@@ -258,20 +281,18 @@ def test_a_deleted_topic_that_can_not_be_removed(run, path, lines):
 def test_the_calendar_is_set_while_it_runs(run, lines):
     """What is published afterwards is stamped by it, and a line says so."""
     stamps: list[int] = []
-    calendar = [time.time_ns() - 3_600_000_000_000]
-    clock = Clock(lambda: calendar[0])
+    calendar, steady = [NOW], [5 * SECOND]
+    clock = Clock(lambda: calendar[0], lambda: steady[0])
 
     async def publish(nsqd: Nsqd) -> None:
-        calendar[0] += 3_600_000_000_000
-        while not nsqd.broker.calendar_ahead:
-            nsqd.now()
-            await asyncio.sleep(0.01)
+        calendar[0] += 3600 * SECOND
+        steady[0] += SECOND  # so often it looks at the calendar
+        assert NOW + SECOND == nsqd.now()
         await nsqd.publish("orders", b"one")
         (batch,) = nsqd.broker.topics["orders"].waiting.in_memory()
         stamps.append(int(batch.timestamp))
 
-    before = time.time_ns()
     run(publish, clock=clock)
 
-    assert before - 1_000_000_000 < stamps[0]
-    assert any("the calendar was set: it is +3" in line for line in lines)
+    assert [NOW + 3600 * SECOND] == stamps
+    assert 1 == sum("the calendar was set: it is +3599.0 s from" in line for line in lines)

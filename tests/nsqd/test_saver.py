@@ -14,7 +14,7 @@ from nsqkit.nsqd.core.settings import Settings
 from nsqkit.nsqd.machine import Machine
 from nsqkit.nsqd.metadata import ChannelState, TopicState, load
 from nsqkit.nsqd.saver import METADATA, Saver
-from nsqkit.nsqd.storage.disk import Disk
+from nsqkit.nsqd.storage.disk import Disk, Permit
 
 NOW = 1
 
@@ -28,14 +28,14 @@ class SlowDisk(Disk):
         self.gate = Event()
         self.gate.set()
 
-    def replace(self, path: str, content: bytes, *, sync: bool = False) -> None:
+    def replace(self, path: str, content: bytes, *, sync: bool = False, permit: Permit | None = None) -> None:
         """A save."""
         assert sync
         assert self.gate.wait(5)
         self.saves += 1
         if self.failures:
             raise OSError(self.failures.pop(), "No space left on device")
-        super().replace(path, content, sync=sync)
+        super().replace(path, content, sync=sync, permit=permit)
 
 
 class House:

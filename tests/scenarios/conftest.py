@@ -302,6 +302,14 @@ class Daemon:
             log.seek(self._log_before)
             return log.read().decode(errors="replace")
 
+    def wait_for(self, text: str) -> str:
+        """Return when the log of this life says so; the log."""
+        give_up = time.monotonic() + WAIT_S
+        while text not in (said := self.log()):
+            assert time.monotonic() < give_up, f"{text!r} is not said:\n{said}"
+            time.sleep(0.005)
+        return said
+
     def send_signal(self, number: int) -> None:
         """Send a signal, and do not wait."""
         assert self._process is not None

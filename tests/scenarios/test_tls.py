@@ -38,14 +38,6 @@ def https_port(nsqd: Daemon) -> int:
     return int(nsqd.log().partition("HTTPS: listening on ")[2].split()[0].rpartition(":")[2])
 
 
-def wait_for(nsqd: Daemon, text: str) -> None:
-    """Until the log says so."""
-    end = time.monotonic() + WAIT_S
-    while text not in nsqd.log():
-        assert time.monotonic() < end, nsqd.log()
-        time.sleep(0.005)
-
-
 @pytest.mark.parametrize("codec", ["", "snappy", "deflate"])
 def test_both_directions(launch, certificates, codec):
     """Publishes and deliveries of any size, in TLS alone and compressed inside it."""
@@ -113,7 +105,7 @@ def test_a_handshake_that_fails(launch, certificates):
         bad.socket.sendall(said)
         while bad.socket.recv(1000):
             pass
-        wait_for(nsqd, f"client({host}:{port}) - {why}")
+        nsqd.wait_for(f"client({host}:{port}) - {why}")
 
     good.publish("orders", b"x")
 
@@ -146,10 +138,10 @@ def test_a_certificate_is_replaced(launch, certificates, tmp_path):
 
     put(certificates.other_server, own)
     nsqd.send_signal(signal.SIGHUP)
-    wait_for(nsqd, f"TLS: {own.certificate} is loaded anew")
+    nsqd.wait_for(f"TLS: {own.certificate} is loaded anew")
     Path(own.key).write_text("nonsense")
     nsqd.send_signal(signal.SIGHUP)
-    wait_for(nsqd, "ERROR: TLS: what was loaded before stays in use: failed to build TLS config - --tls-key")
+    nsqd.wait_for("ERROR: TLS: what was loaded before stays in use: failed to build TLS config - --tls-key")
 
     old.publish("orders", b"x")
     new = secure(nsqd.connect(), context)

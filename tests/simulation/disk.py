@@ -17,7 +17,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Final
 
-from nsqkit.nsqd.storage.disk import Disk
+from nsqkit.nsqd.storage.disk import Disk, Permit
 
 ROOT: Final = "/data"
 FIRST_FILE: Final = 3  # descriptor
@@ -315,9 +315,10 @@ class SimulatedDisk(Disk):
         self.alter("sync_directory", path)
         directory.sync()
 
-    def replace(self, path: str, content: bytes, *, sync: bool = False) -> None:
+    def replace(self, path: str, content: bytes, *, sync: bool = False, permit: Permit | None = None) -> None:
         """Make a file of another name and rename it, as the real one does."""
-        self.alter("replace", path)
+        with permit or Permit():
+            self.alter("replace", path)
         temporary = path + ".tmp"
         directory, name = self._place(temporary)
         if name in directory.entries:

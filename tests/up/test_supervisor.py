@@ -31,6 +31,8 @@ POLITE = """if True:
     print("ready", flush=True)
     signal.pause()
 """
+LISTENS = "TCP: listening on 127.0.0.1:1"
+LISTENING = f"print({LISTENS!r}, flush=True)\n"
 
 
 class Script(Program):
@@ -98,7 +100,7 @@ def test_output_is_relayed_by_name():
     source = "import os; os.write(1, b'out\\n'); os.write(2, b'err\\nrest')"
 
     async def scene():
-        stage = Stage(script("nsqd-1", source), script(NSQLOOKUPD, IDLE))
+        stage = Stage(script("nsqd-1", source), script(NSQLOOKUPD, LISTENING + IDLE))
         stage.start()
         await stage.heard("nsqd-1", "rest")
         await stage.heard(NSQLOOKUPD, "ready")
@@ -161,11 +163,55 @@ def test_program_that_can_not_be_run(monkeypatch):
     play(scene)
 
 
+def test_nsqlookupd_starts_first():
+    """nsqds are started when it listens, so that they look for it once."""
+
+    async def scene():
+        source = "import sys\nprint('ready', flush=True)\nsys.stdin.read()\n" + LISTENING + IDLE
+        stage = Stage(script("nsqd-1", IDLE), script(NSQLOOKUPD, source))
+        stage.start()
+        await stage.heard("nsqd-1", "ready")
+        assert stage.said.index((NSQLOOKUPD, LISTENS)) < stage.said.index(("nsqd-1", "ready"))
+        stage.supervisor.stop()
+        assert 0 == await stage.code()
+
+    play(scene)
+
+
+def test_nsqlookupd_that_fails_keeps_nobody_waiting():
+    """nsqds are started when it has ended, too."""
+
+    async def scene():
+        stage = Stage(script("nsqd-1", IDLE), script(NSQLOOKUPD, "import sys; sys.exit(1)"))
+        stage.start()
+        await stage.heard("nsqd-1", "ready")
+        stage.supervisor.stop()
+        assert 0 == await stage.code()
+
+    play(scene)
+
+
+def test_stop_while_nsqlookupd_starts():
+    """No nsqd is started any more."""
+
+    async def scene():
+        stage = Stage(script("nsqd-1", IDLE), script(NSQLOOKUPD, IDLE))
+        stage.start()
+        await stage.heard(NSQLOOKUPD, "ready")
+        stage.supervisor.stop()
+        await stage.code()
+        assert "nsqd-1" not in {name for name, _ in stage.said}
+
+    play(scene)
+
+
 def test_nsqlookupd_stops_last():
     """nsqds are asked to stop first, and nsqlookupd when they have ended."""
 
     async def scene():
-        stage = Stage(script(NSQLOOKUPD, POLITE), script("nsqd-1", POLITE), script("nsqd-2", POLITE))
+        stage = Stage(
+            script(NSQLOOKUPD, LISTENING + POLITE), script("nsqd-1", POLITE), script("nsqd-2", POLITE)
+        )
         stage.start()
         for name in (NSQLOOKUPD, "nsqd-1", "nsqd-2"):
             await stage.heard(name, "ready")
@@ -198,7 +244,7 @@ def test_kill_waits_for_nobody():
     """`kill` ends everything without a chance to do anything more, also while a stop is under way."""
 
     async def scene():
-        stage = Stage(script("nsqd-1", STUBBORN), script(NSQLOOKUPD, IDLE))
+        stage = Stage(script("nsqd-1", STUBBORN), script(NSQLOOKUPD, LISTENING + IDLE))
         stage.start()
         await stage.heard("nsqd-1", "ready")
         await stage.heard(NSQLOOKUPD, "ready")

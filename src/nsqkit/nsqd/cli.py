@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from nsqkit import program
 from nsqkit.log import Log
 from nsqkit.nsqd.options import NsqdOptions
+from nsqkit.options.running import ConfigFile
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -13,10 +14,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return program.main("nsqd", NsqdOptions, _serve, argv)
 
 
-def _serve(options: NsqdOptions, log: Log) -> int:
+def _serve(options: NsqdOptions, log: Log, file: ConfigFile[NsqdOptions] | None) -> int:
     from nsqkit.nsqd.daemon import Nsqd  # noqa: PLC0415 - --version does without
 
-    return program.run(lambda: Nsqd(options, log), log, Nsqd.reload)
+    return program.run(lambda: Nsqd(options, log), log, Nsqd.reload, file)
 
 
 if __name__ == "__main__":

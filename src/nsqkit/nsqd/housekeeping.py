@@ -33,7 +33,7 @@ Checkpoint = tuple[Topic, TopicRecord, list[Message]]  # and what keeps its olde
 
 LOOK_AGAIN_S: Final = 1.0  # between two looks at the disk while something is wrong, or is written
 SHARE: Final = 20  # checkpoints may take one part in so many of the time
-BUDGET_S: Final = 0.005  # of CPU, after which a pass of the loop begins no more checkpoints
+BUDGET_S: Final = 0.002  # of CPU, after which a pass of the loop begins no more checkpoints
 
 
 class Job(Protocol):

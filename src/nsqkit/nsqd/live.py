@@ -21,8 +21,9 @@ from nsqkit.nsqd.options import NsqdOptions
 from nsqkit.nsqd.settings import settle
 from nsqkit.nsqd.statsd import Statsd, prefix_of
 from nsqkit.nsqd.storage.shared import Shared
-from nsqkit.options import Option, Options, differing
+from nsqkit.options import differing
 from nsqkit.options.duration import Duration
+from nsqkit.options.running import say_changes
 from nsqkit.web.long_answer import Slices
 
 if TYPE_CHECKING:
@@ -88,13 +89,6 @@ class Live:
         """Visit no more channels."""
         if self._visiting is not None:
             self._visiting.cancel()
-
-
-def say_changes(log: Log, changed: Sequence[Option], before: Options, after: Options) -> None:
-    """A line for each option that is another now."""
-    for one in changed:
-        old, new = (one.kind.show(getattr(options, one.name)) for options in (before, after))
-        log.info(f"CONFIG: --{one.flag} is {new or 'empty'} from now on, and was {old or 'empty'}")
 
 
 async def visit_channels(broker: Broker, slices: Slices) -> None:

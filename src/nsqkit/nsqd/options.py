@@ -9,10 +9,9 @@ from urllib.parse import urlsplit
 
 from nsqkit.address import split_address
 from nsqkit.errors import OptionError
-from nsqkit.log import Level
 from nsqkit.nsqd.durability import Durability
 from nsqkit.options import FLOATS, Duration, DurationOption, IgnoredFlag, Words, declared, option
-from nsqkit.options.daemon import LOG_LEVELS, VERBOSE, DaemonOptions
+from nsqkit.options.daemon import VERBOSE, DaemonOptions
 from nsqkit.options.kinds import INT, PATH, STRING, ListenAddress, PathOption
 
 NODE_IDS = 1024
@@ -87,9 +86,6 @@ class NsqdOptions(DaemonOptions):
         IgnoredFlag("worker-id", "use --node-id, which it sets when given a number", old_name_of="node-id"),
     )
 
-    log_level: Level = option(
-        Level.INFO, "least severe line to log", kind=LOG_LEVELS, live=True, group="General"
-    )
     log_prefix: str = option("[nsqd] ", "put before each log line")
     node_id: int = option(
         default_node_id,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from nsqkit import program
 from nsqkit.log import Log
 from nsqkit.nsqlookupd.options import NsqlookupdOptions
+from nsqkit.options.running import ConfigFile
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -13,10 +14,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return program.main("nsqlookupd", NsqlookupdOptions, _serve, argv)
 
 
-def _serve(options: NsqlookupdOptions, log: Log) -> int:
+def _serve(options: NsqlookupdOptions, log: Log, file: ConfigFile[NsqlookupdOptions] | None) -> int:
     from nsqkit.nsqlookupd.daemon import Nsqlookupd  # noqa: PLC0415 - --version does without
 
-    return program.run(lambda: Nsqlookupd(options, log), log, Nsqlookupd.reload)
+    return program.run(lambda: Nsqlookupd(options, log), log, Nsqlookupd.reload, file)
 
 
 if __name__ == "__main__":

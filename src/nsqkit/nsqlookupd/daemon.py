@@ -18,6 +18,8 @@ from nsqkit.nsqlookupd.options import NsqlookupdOptions
 from nsqkit.nsqlookupd.passes import Passes
 from nsqkit.nsqlookupd.registrations import Registrations
 from nsqkit.nsqlookupd.session import Traffic
+from nsqkit.options import differing
+from nsqkit.options.running import say_changes
 from nsqkit.version import NSQ_VERSION, version_line
 from nsqkit.web.access import Access
 from nsqkit.web.long_answer import Slices
@@ -167,6 +169,22 @@ class Nsqlookupd:
     def note_pass(self) -> None:
         """Something happens in this pass of the event loop, so it is to be measured."""
         self._passes.note()
+
+    def configure(self, options: NsqlookupdOptions) -> None:
+        """Go by these options from now on; they differ in live ones only."""
+        before, self.options = self.options, options
+        changed = differing(before, options)
+        if "log_level" in {one.name for one in changed}:
+            self.log.level = options.log_level
+        say_changes(self.log, changed, before, options)
+        self.registrations.configure(
+            int(options.inactive_producer_timeout),
+            int(options.tombstone_lifetime),
+            options.max_registrations,
+            options.max_registrations_per_nsqd,
+        )
+        if self._http is not None:
+            self._http.configure(options)
 
     async def wait(self) -> None:
         """Return when the daemon was stopped."""

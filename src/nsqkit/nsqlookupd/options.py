@@ -33,20 +33,23 @@ class NsqlookupdOptions(DaemonOptions):
         "time without a PING after which an nsqd is hidden",
         within=(Duration.parse("1ms"), None),
         group="Producers",
+        live=True,
     )
     tombstone_lifetime: DurationOption = option(
         Duration.parse("45s"),
         "time for which a tombstoned producer is hidden",
         within=(Duration.parse("0"), None),
+        live=True,
     )
 
     max_registrations: int = option(
         1_000_000,
         "topics and channels known, and likewise entries of who has them, that are kept at most",
         within=(1, None),
+        live=True,
     )
     max_registrations_per_nsqd: int = option(
-        200_000, "topics and channels that one nsqd may register", within=(1, None)
+        200_000, "topics and channels that one nsqd may register", within=(1, None), live=True
     )
     metrics_max_series: int = option(
         200_000,

@@ -136,21 +136,25 @@ class Registrations:
 
         `later` is called while there is something left to `take_back` soon.
         """
-        self._most = most
-        self._most_of_peer = most_of_peer
+        self.configure(inactive_after, tombstone_lifetime, most, most_of_peer)
         self._names = 0  # topics and channels
         self._entries = 0  # one for each topic and each channel that a peer has
         self._fresh = 0  # names and entries made since the garbage collector was told
         self._later = later
         self._parts: deque[Peer | Producer | Topic] = deque()  # seen no more; to be taken apart
-        self._inactive_after = inactive_after
-        self._tombstone_lifetime = tombstone_lifetime
         self._topics: dict[str, Topic] = {}
         self._peers: dict[str, Peer] = {}
         # When each was tombstoned, the longest ago first; some may be over.
         self._tombstoned: OrderedDict[Producer, int] = OrderedDict()
         # Ephemeral ones whose last producer's connection broke: when to forget them, the first first.
         self._abandoned: OrderedDict[Topic | Channel, int] = OrderedDict()
+
+    def configure(self, inactive_after: int, tombstone_lifetime: int, most: int, most_of_peer: int) -> None:
+        """Go by these from now on. What is there stays, even if it is more than may be."""
+        self._inactive_after = inactive_after
+        self._tombstone_lifetime = tombstone_lifetime
+        self._most = most
+        self._most_of_peer = most_of_peer
 
     # -- what an nsqd does
 
@@ -405,14 +409,14 @@ class Registrations:
         topic.producers = []
 
     def _abandon(self, one: Topic | Channel, left_at: int) -> None:
-        self._abandoned[one] = left_at + self._inactive_after
+        self._abandoned[one] = left_at
         self._abandoned.move_to_end(one)
 
     def _forget_abandoned(self, now: int) -> bool:
         """Drop a portion of the ephemeral names that nobody has come back for; True if there may be more."""
         for _ in range(PORTION):
-            one, when = next(iter(self._abandoned.items()), (None, 0))
-            if one is None or when > now:
+            one, left_at = next(iter(self._abandoned.items()), (None, 0))
+            if one is None or left_at + self._inactive_after > now:
                 return False
             del self._abandoned[one]
             if one.producers:

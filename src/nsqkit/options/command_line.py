@@ -15,7 +15,9 @@ from nsqkit.options.kinds import BOOL, INT, Words
 
 AnyOptions = TypeVar("AnyOptions", bound=Options)
 
-_LIVE = "  Those marked [live] can be changed at run time: PUT /config/<key>."
+_LIVE = (
+    "  Those marked [live] can be changed in the config file, then SIGHUP; or with PUT /config/<key> of nsqd."
+)
 _COLUMN = 44
 _WIDTH = 110
 

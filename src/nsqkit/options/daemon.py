@@ -24,7 +24,9 @@ class DaemonOptions(Options):
 
     ignored_flags: ClassVar[tuple[IgnoredFlag, ...]] = (VERBOSE,)
 
-    log_level: Level = option(Level.INFO, "least severe line to log", kind=LOG_LEVELS, group="General")
+    log_level: Level = option(
+        Level.INFO, "least severe line to log", kind=LOG_LEVELS, live=True, group="General"
+    )
     log_prefix: str = option("", "put before each log line")
 
     http_token_file: str = option(

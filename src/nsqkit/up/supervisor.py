@@ -18,7 +18,10 @@ from nsqkit.up.restarts import START_ATTEMPTS, Restarts
 
 STOP_TIMEOUT_S: Final = 30.0  # for all nsqds together, to write everything down
 LAST_TIMEOUT_S: Final = 5.0  # for nsqlookupd, which has nothing to write, and for what was killed
+FIRST_TIMEOUT_S: Final = 5.0  # for nsqlookupd to listen, before the nsqds look for it
 CHUNK_BYTES: Final = 65536
+
+_LISTENS: Final = "TCP: listening on "  # as nsqlookupd says it
 
 
 class Supervisor:
@@ -39,6 +42,9 @@ class Supervisor:
         self._running: dict[str, asyncio.subprocess.Process] = {}
         self._last_words: dict[str, str] = {}
         self._stopping = asyncio.Event()
+        self._nsqlookupd_started = asyncio.Event()  # it listens, or has failed; or there is none
+        if NSQLOOKUPD not in {program.name for program in programs}:
+            self._nsqlookupd_started.set()
         self._failed = False
         self._killed: set[str] = set()
 
@@ -52,7 +58,7 @@ class Supervisor:
         keepers = {program.name: asyncio.create_task(self._keep(program)) for program in self._programs}
         told = asyncio.create_task(self._stopping.wait())
         await asyncio.wait([told, *keepers.values()], return_when=asyncio.FIRST_COMPLETED)
-        self._stopping.set()
+        self._begin_to_stop()
         # nsqds first: then they can still take leave of their nsqlookupd.
         await self._end(
             {name: one for name, one in keepers.items() if name != NSQLOOKUPD}, self._stop_timeout_s
@@ -68,21 +74,30 @@ class Supervisor:
         """Ask all programs to stop, and start none of them again."""
         if not self.stopping:
             self._log.info("stopping")
-            self._stopping.set()
+            self._begin_to_stop()
 
     def kill(self) -> None:
         """End all programs now."""
-        self._stopping.set()
+        self._begin_to_stop()
         self._kill(set(self._running))
+
+    def _begin_to_stop(self) -> None:
+        self._stopping.set()
+        self._nsqlookupd_started.set()  # nobody waits for that any more
 
     # -- one program
 
     async def _keep(self, program: Program) -> None:
         restarts = Restarts()
         loop = asyncio.get_running_loop()
+        if program.name != NSQLOOKUPD:  # which would be in vain before it listens
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._nsqlookupd_started.wait(), FIRST_TIMEOUT_S)
         while not self._stopping.is_set():
             restarts.started(loop.time())
             code = await self._live(program)
+            if program.name == NSQLOOKUPD:
+                self._nsqlookupd_started.set()
             if self._stopping.is_set():
                 return
             pause = restarts.ended(code, loop.time())
@@ -127,6 +142,8 @@ class Supervisor:
         for line in lines:
             self._relay(name, line)
             self._last_words[name] = line
+            if name == NSQLOOKUPD and _LISTENS in line:
+                self._nsqlookupd_started.set()
 
     def _give_up(self, program: Program, code: int) -> None:
         words = self._last_words.get(program.name, "nothing")

@@ -4,7 +4,7 @@ import os
 import random
 import shutil
 
-from nsqkit.nsqd.storage.disk import Disk
+from nsqkit.nsqd.storage.disk import Disk, Permit
 
 PAGE = 64  # bytes that reach the disk together; small, so that small files have many
 
@@ -178,11 +178,11 @@ class FaultyDisk(Disk):
             else:
                 self._entries[entry] = self._known(entry)
 
-    def replace(self, path: str, content: bytes, *, sync: bool = False) -> None:
+    def replace(self, path: str, content: bytes, *, sync: bool = False, permit: Permit | None = None) -> None:
         """Old or new, and only with `sync` for sure."""
         self._step("replace", path)
         self._known(path)
-        super().replace(path, content)
+        super().replace(path, content, permit=permit)
         self._inodes[path] = Inode(content if sync else b"", whole=True)
         if sync:
             self._step("sync", path)

@@ -130,6 +130,14 @@ def checkpoint(home: Home, log: TopicLog, needed_from: int | None = None) -> lis
     return home.run_jobs()
 
 
+def owed_from(position: int, log: TopicLog) -> TopicRecord:
+    """A checkpoint of which nothing in front of `position` is needed."""
+    record = TopicRecord()
+    record.end = log.end()
+    record.needed_from = position
+    return record
+
+
 def change(path: str, offset: int, data: bytes) -> None:
     """Write into a file behind the log's back."""
     with open(path, "r+b") as file:

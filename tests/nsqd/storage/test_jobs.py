@@ -2,13 +2,16 @@
 
 import errno
 import os
+from collections.abc import Callable
 
 import pytest
 
 from nsqkit.nsqd.core.store import TopicRecord
 from nsqkit.nsqd.storage.checkpoint import Synced
+from nsqkit.nsqd.storage.disk import Disk
 from nsqkit.nsqd.storage.jobs import CheckpointJob, SyncJob
 from nsqkit.nsqd.storage.segment import Segment
+from tests.nsqd.storage.home import Home, owed_from
 
 
 @pytest.fixture
@@ -18,6 +21,30 @@ def log(home):
     home.fill(log, 3)
     home.disk.calls.clear()
     return log
+
+
+class Interrupted(Disk):
+    """Real files; something else happens during a sync, by its number."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.acts: dict[int, Callable[[], None]] = {}
+        self._count = 0
+
+    def sync(self, file: int) -> None:  # noqa: ARG002
+        """Only what happens meanwhile."""
+        self._happen()
+
+    def sync_directory(self, path: str) -> None:
+        """Likewise; FileNotFoundError if the directory is gone."""
+        os.listdir(path)
+        self._happen()
+
+    def _happen(self) -> None:
+        act = self.acts.pop(self._count, None)
+        self._count += 1
+        if act is not None:
+            act()
 
 
 class TestSyncJob:
@@ -348,13 +375,40 @@ class TestCheckpointJob:
         job = self.make(home, log, doomed=[home.path()], sync=sync)
         log.delete()
         job.cancel()
-        home.disk.calls.clear()
+        home.open()  # another topic of the same name
 
         job.run()
         job.finish()
 
-        assert [] == home.disk.names_called("replace", "remove")
+        assert [] == os.listdir(f"{home.disk.root}/t")
         assert 0 == home.disk.opened()
+
+    @pytest.mark.parametrize("again", [False, True])
+    @pytest.mark.parametrize("number", range(6))
+    def test_a_deletion_while_it_syncs(self, tmp_path, contents, number, again):
+        """It does not wait for the disk, and a new topic of that name gets nothing of the old one's checkpoint."""
+        disk = Interrupted(str(tmp_path))
+        home = Home(disk)  # type: ignore[arg-type] # it has what is used of it
+        log = home.open()
+        home.write(log, bytes(2_000_000))
+        written: list[bytes] = []
+
+        def delete() -> None:
+            log.delete()
+            if again:
+                written.extend(home.fill(home.open(), 2))
+
+        log.checkpoint(owed_from(log.end(), log))
+        disk.acts[number] = delete
+
+        assert [] == home.run_jobs()
+
+        assert {} == disk.acts
+        if again:
+            assert ["00000000000000000000.log"] == os.listdir(tmp_path / "t")
+            assert list(enumerate(written)) == contents(home.open())
+        else:
+            assert [] == os.listdir(tmp_path)
 
     def test_the_directory_is_gone(self, home, log):
         """That is no error."""

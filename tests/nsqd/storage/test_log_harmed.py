@@ -7,9 +7,9 @@ import shutil
 import pytest
 
 from nsqkit.nsqd.core.store import StoreError, TopicRecord
-from nsqkit.nsqd.storage.log import WATCHED, TopicLog
+from nsqkit.nsqd.storage.log import WATCHED
 from nsqkit.nsqd.storage.segment import FILE_HEADER
-from tests.nsqd.storage.home import BATCH_BYTES, checkpoint
+from tests.nsqd.storage.home import BATCH_BYTES, checkpoint, owed_from
 
 
 def harm(path: str, size: int) -> None:
@@ -18,14 +18,6 @@ def harm(path: str, size: int) -> None:
         os.unlink(path)
     else:
         os.truncate(path, size)
-
-
-def owed_from(position: int, log: TopicLog) -> TopicRecord:
-    """A checkpoint of which nothing in front of `position` is needed."""
-    record = TopicRecord()
-    record.end = log.end()
-    record.needed_from = position
-    return record
 
 
 class TestSomebodyElse:

@@ -25,7 +25,7 @@ from nsqkit.nsqd.core.topic import Topic
 from nsqkit.nsqd.datapath import DataPathLock, topic_directory
 from nsqkit.nsqd.handover.diskqueue import Queue, StoredMessage, find_queues, write_queue
 from nsqkit.nsqd.recovery import recover, restore
-from nsqkit.nsqd.storage.disk import Disk
+from nsqkit.nsqd.storage.disk import Disk, Permit
 from nsqkit.nsqd.storage.files import FileStorage
 from nsqkit.program import Parser
 from nsqkit.wire.message import Message
@@ -111,7 +111,14 @@ class ReadOnlyDisk(Disk):
         """Refuse."""
         raise _refusal()
 
-    def replace(self, path: str, content: bytes, *, sync: bool = False) -> None:  # noqa: ARG002
+    def replace(
+        self,
+        path: str,
+        content: bytes,  # noqa: ARG002 - nothing is looked at
+        *,
+        sync: bool = False,  # noqa: ARG002
+        permit: Permit | None = None,  # noqa: ARG002
+    ) -> None:
         """Refuse."""
         raise _refusal(path)
 

@@ -3,7 +3,9 @@
 import errno
 import os
 from collections.abc import Callable
+from threading import Lock
 from time import monotonic, sleep
+from types import TracebackType
 from typing import Final
 
 from mypy_extensions import i64, mypyc_attr
@@ -15,6 +17,35 @@ _PAUSE: Final = 0.00005  # seconds; without really waiting, the thread that wait
 def pause() -> None:
     """Let the other threads go on, in the midst of long work that needs no disk. Compiled code never does by itself."""
     sleep(_PAUSE)
+
+
+class Permit:
+    """Whether a thread may still use names in a directory: another topic may have the directory's name by now.
+
+    `with permit:` is for one call that makes, changes or opens a name, never for a sync: who withdraws it waits for it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._withdrawn = False
+
+    def withdraw(self) -> None:
+        """When this returns, nothing more is done under it."""
+        with self._lock:
+            self._withdrawn = True
+
+    def __enter__(self) -> None:
+        """FileNotFoundError if it was withdrawn."""
+        self._lock.acquire()
+        if self._withdrawn:
+            self._lock.release()
+            raise FileNotFoundError(errno.ENOENT, "deleted meanwhile")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Done."""
+        self._lock.release()
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -87,18 +118,19 @@ class Disk:
         finally:
             os.close(file)
 
-    def replace(self, path: str, content: bytes, *, sync: bool = False) -> None:
+    def replace(self, path: str, content: bytes, *, sync: bool = False, permit: Permit | None = None) -> None:
         """Give a small file new content, atomically. With `sync` it will survive a power cut."""
         self.require_place()
+        permit = permit or Permit()
         temporary = path + ".tmp"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        try:
-            file = os.open(temporary, flags, 0o600)
-        except (
-            FileExistsError
-        ):  # what a crash left may be what the next power cut leaves, whatever is written over it
-            os.unlink(temporary)
-            file = os.open(temporary, flags, 0o600)
+        with permit:
+            try:
+                file = os.open(temporary, flags, 0o600)
+            except FileExistsError:
+                # What a crash left may be what the next power cut leaves, whatever is written over it.
+                os.unlink(temporary)
+                file = os.open(temporary, flags, 0o600)
         try:
             try:
                 written = 0
@@ -108,7 +140,8 @@ class Disk:
                     self.sync(file)
             finally:
                 os.close(file)
-            os.replace(temporary, path)
+            with permit:
+                os.replace(temporary, path)
         except OSError:
             os.unlink(temporary)  # it may have filled the disk
             raise

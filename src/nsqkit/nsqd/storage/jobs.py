@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from mypy_extensions import i64
 
 from nsqkit.nsqd.storage.checkpoint import Synced, encode
-from nsqkit.nsqd.storage.disk import pause, write_all
+from nsqkit.nsqd.storage.disk import Permit, pause, write_all
 from nsqkit.nsqd.storage.segment import FILE_HEADER, Segment, header_position
 
 if TYPE_CHECKING:
@@ -198,35 +198,28 @@ class CheckpointJob:
         self.safe = bool(doomed)
         self.watched: list[Segment] = []  # complete segments whose files are looked at on this occasion
         self._short: list[tuple[Segment, int]] = []  # those that are not whole any more, and their sizes
-        self._lock = Lock()
-        self._cancelled = False
+        self._permit = Permit()
         self.error = ""
 
     def cancel(self) -> None:
-        """The topic is deleted. When this returns, the job has run or never will.
-
-        It must not write into the directory of a new topic of the same name.
-        """
-        with self._lock:
-            self._cancelled = True
+        """The topic is deleted: the job must not write into the directory of a new topic of the same name."""
+        self._permit.withdraw()
 
     def run(self) -> None:
         """Do it; on an error nothing is removed, and `error` tells why."""
         if self._sync is not None:
             self._sync.run()
             self.error = self._sync.error
-        content = b"" if self.error else encode(self._record, self._reached, pause)
-        with self._lock:  # on which the loop may wait
-            if not self._cancelled:
-                if content:
-                    self._run(content)
-                self._watch()
+        if not self.error:
+            self._run(encode(self._record, self._reached, pause))
+        self._watch()
 
     def _run(self, content: bytes) -> None:
         try:
-            self._disk.replace(self._path, content, sync=self.safe)
+            self._disk.replace(self._path, content, sync=self.safe, permit=self._permit)
             for path in self._doomed:
-                self._disk.remove(path)
+                with self._permit:
+                    self._disk.remove(path)
         except FileNotFoundError:
             return  # the topic was deleted meanwhile
         except OSError as error:
@@ -243,7 +236,6 @@ class CheckpointJob:
 
     def finish(self) -> None:
         """Let the log know how far it is safe, what is still to be done, and which files are not whole."""
-        self._log.checkpoint_done(self)
         for segment, size in self._short:
             self._log.note_short(segment, size)
         if self._sync is not None:

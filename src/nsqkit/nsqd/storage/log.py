@@ -45,7 +45,6 @@ class TopicLog(TopicStore):
         self._segments: list[Segment] = []
         self._reader = LogReader(shared, self._segments)
         self._file = -1  # the last segment, when it is open
-        shared.arrive(directory)
         opening = Opening(shared, directory, self._segments, self._reader)
         self._next: i64 = opening.next
         self._must_roll = (
@@ -59,7 +58,7 @@ class TopicLog(TopicStore):
         self.sync_state = SyncState()
         self.sync_state.reached = opening.synced
         self._record = opening.record
-        self._checkpoint_job: CheckpointJob | None = None  # the last one, until it is done
+        self._checkpoint_job: CheckpointJob | None = None  # the last one
         self._has_checkpoint = opening.record is not None  # on the disk
         self.checkpointed_at = (
             -1.0
@@ -336,12 +335,6 @@ class TopicLog(TopicStore):
         worth: i64 = _WORTH_ON_A_FULL_DISK if self._shared.low else _WORTH
         return min(worth, max(self._shared.max_bytes_per_file // 4, FILE_HEADER + 1))
 
-    def checkpoint_done(self, job: CheckpointJob) -> None:
-        """A checkpoint is in its place, or failed, or was cancelled."""
-        if self._checkpoint_job is job:
-            self._checkpoint_job = None
-        self._shared.left(self._directory, job)
-
     def checkpoint_written(self) -> None:
         """A checkpoint is in its place."""
         self._has_checkpoint = True
@@ -399,16 +392,16 @@ class TopicLog(TopicStore):
 
     def delete(self) -> None:
         """Close and remove the files that a log makes. Others, and then the directory, stay."""
+        if self._checkpoint_job is not None:
+            self._checkpoint_job.cancel()
         self._close_files()
         self._segments.clear()
         self._shared.health.clear(LOSS + self._directory)
         try:
             names = self._disk.names(self._directory)
             if all([is_ours(name) for name in names]):
-                self._shared.bury(self._directory, self._checkpoint_job)
+                self._shared.bury(self._directory)
                 return
-            if self._checkpoint_job is not None:
-                self._checkpoint_job.cancel()
             for name in names:
                 if is_ours(name):
                     self._disk.remove(f"{self._directory}/{name}")

@@ -65,9 +65,6 @@ class Shared:
         self._used_last: TopicLog | None = None
         self.graves = 0  # directories of deleted topics that were named so far
         self.buried: Callable[[str], None] | None = None  # takes such a directory, to remove it in a thread
-        self._leaving: dict[
-            str, CheckpointJob
-        ] = {}  # by the directory that a deleted topic had, until they are done
 
     def configure(self, max_bytes_per_file: i64, min_free_bytes: i64) -> None:
         """Have other limits from now on."""
@@ -179,34 +176,18 @@ class Shared:
 
     # -- deleted topics
 
-    def bury(self, directory: str, job: CheckpointJob | None) -> None:
+    def bury(self, directory: str) -> None:
         """A topic is deleted, and its directory holds nothing but its log: let a thread remove it. OSError.
 
-        Giving back the space of large files takes long. `job` is its last checkpoint, which may be under way.
+        Giving back the space of large files takes long.
         """
         self.graves += 1
         grave = f"{self.data_path}/{GRAVE}{self.graves}"
-        if job is not None:
-            self._leaving[directory] = job
         self.disk.rename(directory, grave)
         if self.buried is None:
             clear_away(self.disk, grave)
         else:
             self.buried(grave)
-
-    def arrive(self, directory: str) -> None:
-        """A topic is about to use a directory. No checkpoint of a deleted one of its name may get there any more.
-
-        If one is being written at this moment, this waits for it.
-        """
-        job = self._leaving.pop(directory, None)
-        if job is not None:
-            job.cancel()
-
-    def left(self, directory: str, job: CheckpointJob) -> None:
-        """A checkpoint is done."""
-        if self._leaving.get(directory) is job:
-            del self._leaving[directory]
 
 
 def clear_away(disk: Disk, grave: str) -> None:
