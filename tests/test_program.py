@@ -157,6 +157,10 @@ class Running:
     async def __aexit__(self, *_):
         pass
 
+    async def wait(self):
+        """Only a signal stops it."""
+        await asyncio.Event().wait()
+
 
 def test_hangup_is_a_line_while_it_runs():
     """A SIGHUP is ignored and logged; SIGTERM stops."""
@@ -166,6 +170,39 @@ def test_hangup_is_a_line_while_it_runs():
     assert [True] == [
         line.endswith(" WARNING: SIGHUP: ignored, there is nothing to reload\n") for line in lines
     ]
+
+
+def test_a_daemon_may_have_something_to_do_before_it_ends():
+    """At a SIGTERM it says so, and the program ends when the daemon wants to, or at the next one."""
+    asked: list[bool] = []
+
+    class Draining(Running):
+        def __init__(self, *signals: int, ends: bool):
+            super().__init__(*signals)
+            self.over = asyncio.Event()
+            self.ends = ends
+
+        async def wait(self):
+            await self.over.wait()
+
+        def terminate(self) -> bool:
+            asked.append(not asked)
+            if self.ends:
+                self.over.set()
+            elif asked[-1]:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return asked[-1]
+
+    for ends, expected in ((True, [True]), (False, [True, False])):
+        asked.clear()
+
+        def make(ends: bool = ends) -> Draining:
+            daemon = Draining(ends=ends)
+            asyncio.get_running_loop().call_later(0, os.kill, os.getpid(), signal.SIGTERM)
+            return daemon
+
+        assert 0 == program.run(make, Log(write=print), terminate=Draining.terminate)
+        assert expected == asked
 
 
 def test_parser_says_what_is_wrong_in_two_lines(capsys):

@@ -71,7 +71,7 @@ On `--http-address` (port 4151).
     curl 'http://127.0.0.1:4151/stats?format=json&topic=greetings'
 
 - A publish is answered when the message is as safe as `--durability` says; 503 means that this failed: `EXITING` while
-  nsqd stops, otherwise `PUB failed <cause>`; nsqd's log tells it, too.
+  nsqd stops, `DRAINING` while it drains, otherwise `PUB failed <cause>`; nsqd's log tells it, too.
 - A request that breaks a rule publishes nothing and makes no topic.
 - A message is limited by `--max-msg-size`, a batch by `--max-body-size`.
 """,

@@ -4,8 +4,8 @@
 1   the machine does not allow a start now: an address in use, a data path that is locked, missing or damaged
 2   a flag or a value on the command line or in the config file is wrong, and stays wrong
 
-SIGTERM and SIGINT stop; SIGHUP has the config file and certificates read again, and is ignored with a line where
-there are none.
+SIGINT stops, and so does SIGTERM, unless the daemon has something to do first; SIGHUP has the config file and
+certificates read again, and is ignored with a line where there are none.
 """
 
 import argparse
@@ -101,15 +101,17 @@ def run(
     log: Log,
     reload: Callable[[AnyDaemon], bool] = lambda _: False,
     file: ConfigFile[Any] | None = None,
+    terminate: Callable[[AnyDaemon], bool] = lambda _: False,
 ) -> int:
     """Run what `daemon` makes until SIGTERM or SIGINT; the program's exit code. StartError if it can't start.
 
-    On SIGHUP its config file is read again, and it is to `reload`; False means that there is nothing to reload.
+    On SIGHUP its config file is read again, and it is to `reload`; False means that there is nothing to reload. On
+    SIGTERM it is to `terminate`: True means that its `wait` will return when it may be stopped.
     """
     import uvloop  # noqa: PLC0415 - embedding works with any loop
 
     _raise_file_limit()
-    return uvloop.run(_until_told(daemon, log, reload, file))
+    return uvloop.run(_until_told(daemon, log, reload, file, terminate))
 
 
 async def _until_told(
@@ -117,8 +119,10 @@ async def _until_told(
     log: Log,
     reload: Callable[[AnyDaemon], bool],
     file: ConfigFile[Any] | None,
+    terminate: Callable[[AnyDaemon], bool],
 ) -> int:
     running: Any = daemon()
+    ready = False
 
     def hung_up() -> None:
         if file is not None:
@@ -126,14 +130,22 @@ async def _until_told(
         if not reload(running) and file is None:
             log.warning(SIGHUP_IGNORED)
 
+    def terminated() -> None:
+        if not (ready and terminate(running)):
+            wanted.set()
+
     loop = asyncio.get_running_loop()
     wanted = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, wanted.set)
+    loop.add_signal_handler(signal.SIGINT, wanted.set)
+    loop.add_signal_handler(signal.SIGTERM, terminated)
     loop.add_signal_handler(signal.SIGHUP, hung_up)
     async with running:
+        ready = True
         with Garbage(loop):
-            await wanted.wait()
+            waits = [loop.create_task(wanted.wait()), loop.create_task(running.wait())]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for one in waits:
+                one.cancel()
     return 0
 
 

@@ -75,6 +75,10 @@ class StandIn:
     def look(self) -> None:
         """There is no disk."""
 
+    def drain(self) -> None:
+        """Take nothing in any more."""
+        self.broker.draining = True
+
     def configure(self, options: NsqdOptions) -> None:
         """Nothing but the log goes by them."""
         self.options = options

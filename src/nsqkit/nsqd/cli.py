@@ -17,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _serve(options: NsqdOptions, log: Log, file: ConfigFile[NsqdOptions] | None) -> int:
     from nsqkit.nsqd.daemon import Nsqd  # noqa: PLC0415 - --version does without
 
-    return program.run(lambda: Nsqd(options, log), log, Nsqd.reload, file)
+    return program.run(lambda: Nsqd(options, log), log, Nsqd.reload, file, Nsqd.terminate)
 
 
 if __name__ == "__main__":

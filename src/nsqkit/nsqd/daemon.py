@@ -20,7 +20,6 @@ from nsqkit.listen import Listener
 from nsqkit.log import Log
 from nsqkit.nsqd.auth.servers import AuthServers
 from nsqkit.nsqd.connection import Connection, make_layer
-from nsqkit.nsqd.core.batch import FAILED, Batch, Publisher
 from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.core.changes import promise
 from nsqkit.nsqd.core.health import Health
@@ -28,6 +27,7 @@ from nsqkit.nsqd.core.store import StoreError
 from nsqkit.nsqd.datapath import topic_directory
 from nsqkit.nsqd.descriptors import Door, Refused, Shares
 from nsqkit.nsqd.discovery.lookup import Lookup
+from nsqkit.nsqd.drain import Drain
 from nsqkit.nsqd.events import LoggedEvents
 from nsqkit.nsqd.handover import moving
 from nsqkit.nsqd.handover.diskqueue import queues_among
@@ -36,8 +36,8 @@ from nsqkit.nsqd.live import Live
 from nsqkit.nsqd.machine import BACKLOG, Lock, Machine
 from nsqkit.nsqd.memory import GcPauses
 from nsqkit.nsqd.metadata import MetadataError
-from nsqkit.nsqd.options import NsqdOptions, TlsRequired
-from nsqkit.nsqd.publishing import Body, delay_of, framed
+from nsqkit.nsqd.options import NsqdOptions, Sigterm, TlsRequired
+from nsqkit.nsqd.publishing import Body, Waiter, delay_of, framed
 from nsqkit.nsqd.recovery import recover, restore
 from nsqkit.nsqd.saver import Saver
 from nsqkit.nsqd.settings import reserve_of, settings_of
@@ -97,6 +97,8 @@ class Nsqd:
         self._lookup: Lookup
         self._statsd: Statsd
         self._live: Live
+        self._drain: Drain
+        self._terminated = False
         self._auth: AuthServers | None = None
 
     # -- start and stop
@@ -135,6 +137,7 @@ class Nsqd:
             self._lookup.start(self._identity(), self.options.nsqlookupd_tcp_addresses)
             self._start_statsd()
             self._live = self._live_parts()
+            self._drain = Drain(self.broker, self.log, self.slices, self.now, self._stopped.set)
         except BaseException:
             await self._abandon()
             raise
@@ -346,6 +349,7 @@ class Nsqd:
         await self._lookup.stop()
         await self._statsd.stop()
         self._live.stop()
+        self._drain.stop()
         if self._auth is not None:
             await self._auth.stop()
         for http in self._http:
@@ -373,7 +377,7 @@ class Nsqd:
             self._lock = None
 
     async def wait(self) -> None:
-        """Return when the daemon was stopped."""
+        """Return when the daemon was stopped, or is to be: it has drained."""
         await self._stopped.wait()
 
     async def __aenter__(self) -> Self:
@@ -420,7 +424,7 @@ class Nsqd:
 
         Returns when they are as safe as the durability mode demands. PublishFailed or StoreError otherwise.
         """
-        waiter = _Waiter(self._loop.create_future())
+        waiter = Waiter(self._loop.create_future())
         self.broker.topic(topic).publish(data, count, due, waiter, self.now())
         self._turns.schedule()
         await waiter.future
@@ -429,7 +433,7 @@ class Nsqd:
         """Finish what was changed, and return when a restart will find it. StoreError if it can't be saved."""
         changes = self.broker.changes
         if changes.pending():
-            waiter = _Waiter(self._loop.create_future())
+            waiter = Waiter(self._loop.create_future())
             changes.settle_when_saved(promise(waiter), changes.count)
             self.turn()
             try:
@@ -469,23 +473,20 @@ class Nsqd:
         if self.health.reasons:
             self._keeper.after_turn()
 
+    def drain(self) -> None:
+        """Take nothing in any more; `wait` returns when every message is finished, or after --drain-timeout."""
+        if not self.broker.draining:
+            self._drain.begin(int(self.options.drain_timeout))
+
+    def terminate(self) -> bool:
+        """SIGTERM came: drain, if options say so and it is the first one. False: to be stopped now."""
+        if self._terminated or self.options.sigterm is Sigterm.SHUTDOWN:
+            return False
+        self._terminated = True
+        self.drain()
+        return True
+
     def configure(self, options: NsqdOptions) -> None:
         """Go by these options from now on; they differ in live ones only."""
         before, self.options = self.options, options
         self._live.follow(before, options)
-
-
-class _Waiter(Publisher):
-    """Turns a settled batch into a future's result."""
-
-    def __init__(self, future: asyncio.Future[None]) -> None:
-        self.future = future
-
-    def settled(self, batch: Batch) -> None:
-        """The batch was kept, or was not."""
-        if self.future.done():
-            return  # whoever waited has gone
-        if batch.state == FAILED:
-            self.future.set_exception(PublishFailed("PUB", batch.cause))
-        else:
-            self.future.set_result(None)

@@ -3,7 +3,7 @@
 import socket
 import zlib
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Enum, IntEnum
 from typing import ClassVar, Final
 from urllib.parse import urlsplit
 
@@ -33,6 +33,13 @@ MAX_AUTH_SERVERS = 10
 """Each may take its time before the next one is asked."""
 
 
+class Sigterm(Enum):
+    """What a SIGTERM does."""
+
+    SHUTDOWN = "shutdown"
+    DRAIN = "drain"
+
+
 class TlsRequired(IntEnum):
     """Which connections must use TLS."""
 
@@ -50,6 +57,7 @@ class TlsVersion(IntEnum):
     TLS1_3 = 772
 
 
+SIGTERMS = Words({one.value: one for one in Sigterm})
 DURABILITIES = Words({one.value: one for one in Durability})
 TLS_REQUIRED = Words(
     {"false": TlsRequired.NO, "true": TlsRequired.YES, "tcp-https": TlsRequired.TCP_EXCEPT_HTTP},
@@ -99,6 +107,20 @@ class NsqdOptions(DaemonOptions):
     )
     data_path: PathOption = option(
         "", "directory of messages, metadata and lock; empty: current directory", kind=PATH
+    )
+
+    sigterm: Sigterm = option(
+        Sigterm.SHUTDOWN,
+        "what SIGTERM does: shutdown ends at once; drain refuses publishes, and ends when every message is finished, "
+        "after --drain-timeout, or at a second SIGTERM",
+        kind=SIGTERMS,
+        live=True,
+    )
+    drain_timeout: DurationOption = option(
+        Duration.parse("1m"),
+        "time after which a drain is over, whatever is left, deferred messages for example; 0: no limit",
+        within=(Duration(0), None),
+        live=True,
     )
 
     tcp_address: str = option(

@@ -1,11 +1,14 @@
 """What a program that embeds nsqd publishes, checked by the rules that clients obey, and framed as in MPUB."""
 
+import asyncio
 from collections.abc import Sequence
 
 from nsqkit.errors import BadDelay, BadTopicName, EmptyMessage, MessageTooLarge
 from nsqkit.names import valid_name
+from nsqkit.nsqd.core.batch import FAILED, Batch, Publisher
 from nsqkit.nsqd.options import NsqdOptions
 from nsqkit.options.duration import Duration
+from nsqkit.wire.errors import PublishFailed
 
 Body = bytes | bytearray | memoryview
 SIZE_BYTES = 4  # before each body
@@ -49,3 +52,19 @@ def delay_of(options: NsqdOptions, delay: Duration | str | float) -> Duration:
             f"a delay of {wanted} is not within 0 and --max-req-timeout ({options.max_req_timeout})"
         )
     return wanted
+
+
+class Waiter(Publisher):
+    """Turns a settled batch into a future's result."""
+
+    def __init__(self, future: asyncio.Future[None]) -> None:
+        self.future = future
+
+    def settled(self, batch: Batch) -> None:
+        """The batch was kept, or was not."""
+        if self.future.done():
+            return  # whoever waited has gone
+        if batch.state == FAILED:
+            self.future.set_exception(PublishFailed("PUB", batch.cause))
+        else:
+            self.future.set_result(None)

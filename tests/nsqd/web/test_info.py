@@ -29,6 +29,19 @@ def test_ping_after_a_failed_write(http, nsqd):
     assert (500, b"NOK - no space left on device") == (got.status, got.body)
 
 
+def test_ping_while_it_drains(http, nsqd):
+    """A status of its own takes the node out of rotation; /info says so as well."""
+    assert http.get("/config/drain").json() is False
+    assert "draining" not in http.get("/info").json()
+
+    assert http.put("/config/drain", b"true").json() is True
+
+    got = http.get("/ping")
+    assert (503, b"NOK - draining") == (got.status, got.body)
+    assert http.get("/info").json()["draining"] is True
+    assert http.get("/config/drain").json() is True
+
+
 def test_info(http):
     """The keys are NSQ's, in its order, times in ns; our own version is in a header."""
     got = http.get("/info")
@@ -210,6 +223,7 @@ VALUES = {
 
 
 LIMITED = {
+    "sigterm": b"drain",
     "http_max_header_size": b"2048",
     "output_buffer_timeout": b"1s",
     "min_output_buffer_timeout": b"30ms",

@@ -21,8 +21,8 @@ from nsqkit.nsqd.core.health import READING, WRITING, Health
 from nsqkit.nsqd.core.held import Held
 from nsqkit.nsqd.core.ledger import restore
 from nsqkit.nsqd.core.registry import Registry
-from nsqkit.nsqd.core.store import Deletion, JournalEntry
-from nsqkit.nsqd.core.topic import Topic
+from nsqkit.nsqd.core.store import Deletion, JournalEntry, StoreError
+from nsqkit.nsqd.core.topic import DRAINING, Topic
 from nsqkit.nsqd.core.waste import Waste
 from nsqkit.nsqd.durability import Durability
 
@@ -56,6 +56,7 @@ class Broker:
         self.health = health or Health()
         self.calendar_ahead: i64 = 0  # how far the calendar was set since the start; see `nsqkit.clock`
         self.exiting = False
+        self.draining = False  # publishes and new topics are refused
         self.changes = Changes()  # of topics, channels and pauses that a restart must know
         self.deletions: i64 = 0  # of topics, that the journal does not know yet
         self.published: list[Topic] = []  # to be committed in this turn
@@ -70,9 +71,11 @@ class Broker:
     # -- topics
 
     def topic(self, name: str) -> Topic:
-        """The topic of this name, made if there is none. StoreError if its log can't be opened."""
+        """The topic of this name, made if there is none. StoreError if its log can't be opened, or none may be made."""
         topic = self.topics.get(name)
         if topic is None:
+            if self.draining:
+                raise StoreError(DRAINING)
             ephemeral = is_ephemeral(name)
             store = None if self.storage is None or ephemeral else self.storage.open(name)
             topic = Topic(self, name, store)

@@ -17,6 +17,7 @@ from nsqkit.nsqd.core.batch import Batch
 from nsqkit.nsqd.core.changes import promise
 from nsqkit.nsqd.core.store import StoreError
 from nsqkit.nsqd.core.subscriber import Subscriber
+from nsqkit.nsqd.core.topic import DRAINING
 from nsqkit.wire.commands import CommandReader, parse_number
 from nsqkit.wire.errors import (
     AuthDisabled,
@@ -203,7 +204,11 @@ def _sub(session: Session, words: list[bytes], body: bytes) -> None:
     if session.broker.exiting:
         raise SubscribeFailed("SUB failed exiting")
     try:
-        channel = session.broker.topic(words[1].decode()).channel(words[2].decode(), session.now)
+        topic = session.broker.topic(words[1].decode())
+        channel_name = words[2].decode()
+        if session.broker.draining and topic.channels and channel_name not in topic.channels:
+            raise SubscribeFailed(f"SUB failed {DRAINING}")  # nothing would ever come there
+        channel = topic.channel(channel_name, session.now)
     except StoreError as error:
         raise SubscribeFailed(f"SUB failed {error}") from None
     subscriber = Subscriber(session, channel)

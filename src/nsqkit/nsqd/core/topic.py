@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from nsqkit.nsqd.core.store import TopicStore
 
 EXITING: Final = "exiting"
+DRAINING: Final = "draining"  # nothing may come in any more
 MOST_BYTES: Final = 1 << 20  # of one topic that a turn writes, unless a batch has more
 
 
@@ -68,9 +69,12 @@ class Topic(Alarm):
         """Take `count` messages, each behind its size in `data`; `due` (by the time of `now`) 0 means at once.
 
         Returns the batch that the publisher hears of when everything is settled. Ids of a batch share a tick, so
-        more than SEQUENCES messages become several batches; they are kept, or not, from the front.
+        more than SEQUENCES messages become several batches; they are kept, or not, from the front. StoreError if the
+        broker takes nothing any more.
         """
         broker = self.broker
+        if broker.draining:
+            raise StoreError(DRAINING)
         if not self._pending:
             broker.published.append(self)
         calendar = now + broker.calendar_ahead  # what a batch says outlasts this process

@@ -50,6 +50,9 @@ class Daemon(Protocol):
     def look(self) -> None:
         """Look at the data path and the free space now. What is wrong is in the broker's health."""
 
+    def drain(self) -> None:
+        """Take nothing in any more, and end when every message is finished."""
+
     def configure(self, options: NsqdOptions) -> None:
         """Go by these options from now on; they differ in live ones only."""
 

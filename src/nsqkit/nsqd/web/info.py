@@ -17,7 +17,7 @@ from nsqkit.tokens import Role
 from nsqkit.version import NSQ_VERSION, build
 from nsqkit.web.answers import METRICS, Answer, Style, json_answer
 from nsqkit.web.call import Call
-from nsqkit.web.errors import BadRequest, Internal, TooLarge
+from nsqkit.web.errors import BadRequest, Internal, TooLarge, Unavailable
 from nsqkit.web.long_answer import long_answer, long_json, long_text
 from nsqkit.web.routes import Body, Routes
 
@@ -34,8 +34,10 @@ _OURS: Final = (b"x-nsqkit-version", build().encode())
 
 @routes.add("GET", "HEAD", path="/ping", role=Role.ANYBODY, style=Style.PLAIN)
 def ping(nsqd: Daemon, _: Call) -> str:
-    """Say OK, or 500 and `NOK - <reason>` while something fails that messages depend on."""
+    """Say OK, or `NOK - <reason>`: 500 while something fails that messages depend on, 503 while nsqd drains."""
     nsqd.look()
+    if nsqd.broker.draining:
+        raise Unavailable("NOK - draining")
     health = health_text(nsqd.broker)
     if health != "OK":
         raise Internal(health)
@@ -44,7 +46,7 @@ def ping(nsqd: Daemon, _: Call) -> str:
 
 @routes.get("/info")
 def info(nsqd: Daemon, _: Call) -> Answer:
-    """Version, addresses and limits. The header `X-Nsqkit-Version` tells our own version and build."""
+    """Version, addresses, limits, whether nsqd drains. The header `X-Nsqkit-Version` tells our version and build."""
     options = nsqd.options
     document: dict[str, str | int] = {
         "version": NSQ_VERSION,
@@ -60,6 +62,8 @@ def info(nsqd: Daemon, _: Call) -> Answer:
         "topology_zone": options.topology_zone,
         "topology_region": options.topology_region,
     }
+    if nsqd.broker.draining:
+        document["draining"] = True
     return json_answer(document, [_OURS])
 
 
@@ -85,6 +89,24 @@ async def metrics(nsqd: Daemon, _: Call) -> Answer:
     """Figures of topics, channels and the process for Prometheus, in its text format."""
     page: Any = await asyncio.to_thread(import_module, "nsqkit.nsqd.metrics")  # loading it takes a while
     return await long_answer(nsqd.slices, page.metrics_page(nsqd), METRICS)
+
+
+@routes.get("/config/drain", role=Role.ADMIN)
+def draining(nsqd: Daemon, _: Call) -> Json:
+    """Whether nsqd drains."""
+    return nsqd.broker.draining
+
+
+@routes.put("/config/drain", role=Role.ADMIN, body=Body("max_msg_size", "INVALID_VALUE"))
+def drain(nsqd: Daemon, call: Call) -> Json:
+    """Take nothing in any more, and end when every message is finished, or after `--drain-timeout`.
+
+    The body is empty or `true`: there is no way back.
+    """
+    if call.body not in (b"", b"true"):
+        raise BadRequest("INVALID_VALUE", reason="to drain, say true or nothing; a drain can't be taken back")
+    nsqd.drain()
+    return True
 
 
 @routes.get("/config/{option}", role=Role.ADMIN)

@@ -4,7 +4,7 @@ import re
 from typing import Final
 
 from nsqkit.nsqd.core.store import StoreError
-from nsqkit.nsqd.core.topic import EXITING
+from nsqkit.nsqd.core.topic import DRAINING, EXITING
 from nsqkit.nsqd.web.daemon import Daemon
 from nsqkit.tokens import Role
 from nsqkit.web.call import Call
@@ -68,6 +68,8 @@ async def publish(nsqd: Daemon, topic: str, data: bytes, count: int, due: int) -
             nsqd.broker.topic(topic)
             await nsqd.keep()
     except (PublishFailed, StoreError) as error:
+        if str(error) == DRAINING:
+            raise Unavailable("DRAINING") from None  # the log knows why
         nsqd.log.error(f"TOPIC({topic}): failed to publish over HTTP - {error}")
         cause = error.cause if isinstance(error, PublishFailed) else str(error)
         raise Unavailable("EXITING" if cause == EXITING else f"PUB failed {cause}") from error

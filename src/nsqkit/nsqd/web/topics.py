@@ -10,7 +10,7 @@ from nsqkit.nsqd.core.topic import Topic
 from nsqkit.nsqd.web.daemon import Daemon
 from nsqkit.tokens import Role
 from nsqkit.web.call import Call
-from nsqkit.web.errors import NotFound
+from nsqkit.web.errors import NotFound, Unavailable
 from nsqkit.web.routes import Routes
 
 routes: Final = Routes[Daemon]("Topics and channels", Role.ADMIN)
@@ -18,8 +18,11 @@ routes: Final = Routes[Daemon]("Topics and channels", Role.ADMIN)
 
 @routes.post("/topic/create", params="topic")
 async def create_topic(nsqd: Daemon, call: Call) -> None:
-    """Make a topic."""
-    nsqd.broker.topic(call.topic())
+    """Make a topic. 503 `DRAINING` if nsqd drains."""
+    name = call.topic()
+    if nsqd.broker.draining and name not in nsqd.broker.topics:
+        raise Unavailable("DRAINING")
+    nsqd.broker.topic(name)
     await nsqd.keep()
 
 
