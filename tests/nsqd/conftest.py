@@ -9,6 +9,9 @@ from nsqkit.nsqd.core.settings import SECOND, Settings
 from nsqkit.nsqd.http import http_app
 from nsqkit.nsqd.memory import GcPauses
 from nsqkit.nsqd.options import NsqdOptions
+from nsqkit.nsqd.storage.disk import Disk
+from nsqkit.nsqd.storage.files import FileStorage
+from nsqkit.nsqd.traffic import Traffic
 from nsqkit.nsqd.web.daemon import LongestPass
 from nsqkit.web.access import Access
 from nsqkit.web.long_answer import Slices
@@ -35,6 +38,10 @@ class StandIn:
         self.longest = LongestPass(0, 0)
         self.slices = Slices()
         self.gc_pauses = GcPauses()
+        self.storage = FileStorage(
+            Disk(), data_path, lambda topic: f"{data_path}/{topic}", self.lines.append, 1 << 20, 0
+        )
+        self.traffic = Traffic()
 
     def now(self) -> int:
         """Always the same."""

@@ -6,6 +6,7 @@ import pytest
 
 from nsqkit.log import Log
 from nsqkit.nsqd.descriptors import FEWEST_CLIENTS, OTHERS, Door, Refused, Shares
+from nsqkit.nsqd.traffic import Traffic
 
 
 @pytest.mark.parametrize("limit", [150, 200, 256, 1024, 4096, 65_536, 1 << 20])
@@ -28,9 +29,11 @@ def test_door():
     """It closes when all places are taken, says so, and opens as soon as one is free."""
     lines: list[str] = []
     inside = [0, 19, 20, 21, 19]
-    door = Door(20, lambda: inside.pop(0), Log("", write=lines.append))
+    traffic = Traffic()
+    door = Door(20, lambda: inside.pop(0), Log("", write=lines.append), traffic)
 
     assert [False, False, True, True, False] == [door.closed() for _ in range(5)]
+    assert 2 == traffic.refused
     assert 1 == len(lines)
     assert "ERROR: CLIENT: 20 connections are open, and more are refused" in lines[0]
 

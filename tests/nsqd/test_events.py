@@ -5,6 +5,7 @@ import pytest
 from nsqkit.log import Level, Log
 from nsqkit.nsqd.core.events import Events
 from nsqkit.nsqd.events import LoggedEvents
+from nsqkit.nsqd.traffic import CODES, Traffic
 from nsqkit.wire.identify import Limits, negotiate
 
 
@@ -13,7 +14,8 @@ class Told:
 
     def __init__(self, level: Level = Level.INFO):
         self.lines: list[str] = []
-        self.events: Events = LoggedEvents(Log(level=level, write=self._take))
+        self.traffic = Traffic()
+        self.events: Events = LoggedEvents(Log(level=level, write=self._take), self.traffic)
 
     def _take(self, line: str) -> None:
         self.lines.append(line.split(" ", 2)[2].rstrip("\n"))
@@ -41,6 +43,23 @@ def test_life_of_a_client(told):
         ),
         "INFO: PROTOCOL(V2): [10.0.0.1:7] exiting ioloop",
     ] == told.lines
+
+
+@pytest.mark.parametrize("level", [Level.INFO, Level.FATAL])
+def test_errors_are_counted_by_code(level):
+    """Whether they are logged or not; and of more codes than there can be, the first ones are."""
+    told = Told(level)
+    told.events.client_failed("10.0.0.1:7", b"E_FIN_FAILED FIN 1 failed")
+    told.events.client_failed("10.0.0.2:7", b"E_FIN_FAILED FIN 2 failed")
+    told.events.client_failed("10.0.0.2:7", b"E_INVALID")
+    told.events.client_dropped("10.0.0.2:7", "no heartbeat")
+
+    assert {"E_FIN_FAILED": 2, "E_INVALID": 1} == told.traffic.errors
+    assert 1 == told.traffic.dropped
+
+    for number in range(2 * CODES):
+        told.traffic.count_error(f"E_{number}")
+    assert CODES == len(told.traffic.errors)
 
 
 def test_topics_and_channels(told):

@@ -13,6 +13,9 @@ from nsqkit.nsqd.core.settings import SECOND, Settings
 from nsqkit.nsqd.daemon import Nsqd
 from nsqkit.nsqd.metrics import BUCKETS, OF_A_CHANNEL, OF_A_TOPIC, OF_LATENCIES, metrics_page
 from nsqkit.nsqd.options import NsqdOptions
+from nsqkit.nsqd.storage.disk import Disk
+from nsqkit.nsqd.storage.files import FileStorage
+from nsqkit.nsqd.traffic import Traffic
 from nsqkit.nsqd.web.daemon import LongestPass
 from nsqkit.web.exposition import PORTION
 from tests.scrapes import Samples, read
@@ -23,7 +26,12 @@ NOW = 1_700_000_000 * SECOND
 def page_of(broker: Broker, most: int = 1000) -> Iterator[bytes]:
     """The pieces of the page."""
     longest = LongestPass(2_500, 40)
+    storage = FileStorage(Disk(), "/", lambda topic: f"/{topic}", print, 1 << 20, 0)
     nsqd: Any = SimpleNamespace(
+        storage=storage,
+        traffic=Traffic(),
+        log=Log(),
+        data_path="/",
         broker=broker,
         options=NsqdOptions(metrics_max_series=most),
         longest_pass=lambda: longest,
@@ -117,19 +125,14 @@ def test_bulk_deferrals_count_at_once(broker):
 
 
 def test_the_daemon_and_its_process(broker):
-    """Health, counts, the longest pass, and what prometheus_client knows of a process."""
+    """What is of the whole nsqd, and what prometheus_client knows of a process."""
     broker.topic("t")
     found = scrape(broker)
 
     assert {(): 1} == found["nsqd_healthy"] == found["nsqd_topics"]
-    assert {(): 0} == found["nsqd_clients"] == found["nsqd_metrics_left_out"]
-    assert {(): 0.0025} == found["nsqd_longest_pass_seconds"]
-    assert {(): 0.00004} == found["nsqd_longest_turn_seconds"]
+    assert {(): 0} == found["nsqd_metrics_left_out"] == found["nsqd_metrics_latencies_left_out"]
     assert found["nsqd_info"].keys() != set()
     assert found["python_gc_collections_total"].keys() == {("0",), ("1",), ("2",)}
-
-    broker.health.set("writing t", "disk full")
-    assert {(): 0} == scrape(broker)["nsqd_healthy"]
 
 
 def test_pieces_are_small(broker):
@@ -139,7 +142,8 @@ def test_pieces_are_small(broker):
         broker.topic(f"t{number}")
     pieces = [*page_of(broker, 100_000)]
 
-    assert max(piece.count(b"\n") for piece in pieces[3:]) <= PORTION + 2
+    first = next(at for at, piece in enumerate(pieces) if b"nsqd_topic_depth{" in piece)
+    assert max(piece.count(b"\n") for piece in pieces[first:]) <= PORTION + 2
     found = read(b"".join(pieces).decode())
     assert 3 * PORTION + 1 == len(found["nsqd_channel_depth"])
     assert 3 * PORTION + 2 == len(found["nsqd_topic_depth"])

@@ -145,11 +145,13 @@ def test_a_version_that_is_too_old(certificates):
 @pytest.mark.parametrize("data", [b"PUB orders\n\0\0\0\1x", b"GET / HTTP/1.0\r\n\r\n", b"\0" * 100])
 def test_what_is_no_handshake(certificates, data):
     """It is refused at once, and the peer is told in TLS's way."""
-    layer = Tls(Certificates(options(certificates)), Identity(Limits()))
+    shown = Certificates(options(certificates))
+    layer = Tls(shown, Identity(Limits()))
 
     layer.received(data)
     with pytest.raises(LayerError, match="^TLS: handshake failed: [a-z ]+$"):
         layer.take()
+    assert 1 == shown.traffic.handshake_failures
 
     layer.output()
     layer.send(b"nobody hears this")

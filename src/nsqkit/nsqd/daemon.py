@@ -44,6 +44,7 @@ from nsqkit.nsqd.settings import reserve_of, settings_of
 from nsqkit.nsqd.statsd import Figures, Statsd, prefix_of
 from nsqkit.nsqd.storage.files import FileStorage
 from nsqkit.nsqd.tls import Certificates, Tls
+from nsqkit.nsqd.traffic import Traffic
 from nsqkit.nsqd.turns import Turns
 from nsqkit.nsqd.web.daemon import LongestPass
 from nsqkit.options.duration import SECOND, Duration
@@ -89,6 +90,8 @@ class Nsqd:
         self._servers: list[asyncio.Server] = []
         self._listeners: list[Listener] = []
         self._http: list[HttpServer] = []
+        self.traffic = Traffic()
+        self.traffic.servers = self._http
         self._certificates: Certificates | None = None
         self._stopped = asyncio.Event()
         self._door: Door
@@ -152,7 +155,7 @@ class Nsqd:
 
     def _load_certificates(self) -> Certificates | None:
         if self.options.tls_cert:
-            self._certificates = Certificates(self.options)
+            self._certificates = Certificates(self.options, self.traffic)
             self._certificates.introduce(self.log)
         return self._certificates
 
@@ -178,7 +181,7 @@ class Nsqd:
         except OSError as error:
             raise StartError(f"data-path {self.data_path}: {error.strerror}") from error
         shares = Shares(self.machine.descriptors())
-        self._door = Door(shares.clients, self._clients, self.log)
+        self._door = Door(shares.clients, self._clients, self.log, self.traffic)
         storage = FileStorage(
             disk,
             self.data_path,
@@ -198,7 +201,7 @@ class Nsqd:
         self.storage = storage
         self.broker = Broker(settings_of(options), storage, self.health)
         self.broker.settings.random = self.machine.random
-        self._events = LoggedEvents(self.log)
+        self._events = LoggedEvents(self.log, self.traffic)
         self.broker.events = self._events
         self._keeper = Housekeeping(self.broker, storage, options, self.log, self.turn, self.machine)
         self._saver = Saver(self.broker, self.data_path, self.log, self.turn, self.machine)
@@ -212,6 +215,7 @@ class Nsqd:
             resolve_interval=Duration(options.lookupd_resolve_interval),
             token=self._token.get,
         )
+        self.traffic.nsqlookupds = self._lookup.connected
         if options.auth_http_addresses:
             self._auth = self.broker.authority = self._auth_servers()
         self._turns = Turns(

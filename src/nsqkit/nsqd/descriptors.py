@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from nsqkit.log import Log
+from nsqkit.nsqd.traffic import Traffic
 
 OTHERS: Final = (
     40  # for what is neither a client nor a log: the loop, listeners, nsqlookupds, one file in each thread
@@ -26,7 +27,8 @@ class Shares:
 class Door:
     """Lets clients in as long as there are fewer than `most`, over TCP and HTTP together."""
 
-    def __init__(self, most: int, inside: Callable[[], int], log: Log) -> None:
+    def __init__(self, most: int, inside: Callable[[], int], log: Log, traffic: Traffic) -> None:
+        self._traffic = traffic
         self._most = most
         self._inside = inside
         self._log = log
@@ -35,6 +37,7 @@ class Door:
         """Is the next one to be refused? That is said."""
         if self._inside() < self._most:
             return False
+        self._traffic.refused += 1
         self._log.error(
             f"CLIENT: {self._most} connections are open, and more are refused:"
             " what the limit of open files leaves is kept for storage (ulimit -n)"

@@ -3,14 +3,16 @@
 from nsqkit.lines import cut
 from nsqkit.log import Level, Log
 from nsqkit.nsqd.core.events import Events
+from nsqkit.nsqd.traffic import Traffic
 from nsqkit.wire.identify import MS, Identity
 
 
 class LoggedEvents(Events):
-    """Writes a line for each event."""
+    """Writes a line for each event. Errors are counted as well."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, traffic: Traffic) -> None:
         self._log = log
+        self._traffic = traffic
         self.level_changed()
 
     def level_changed(self) -> None:
@@ -55,12 +57,15 @@ class LoggedEvents(Events):
 
     def client_failed(self, address: str, error: bytes) -> None:
         """An error frame. One kind: the same code to the same host."""
+        text = error.decode("utf-8", "backslashreplace")
+        code = text.partition(" ")[0]
+        self._traffic.count_error(code)
         if self._log.enabled(Level.ERROR):
-            text = error.decode("utf-8", "backslashreplace")
-            self._complain(address, f"[{address}] - {cut(text)}", text.partition(" ")[0])
+            self._complain(address, f"[{address}] - {cut(text)}", code)
 
     def client_dropped(self, address: str, reason: str) -> None:
         """A client is hung up on. One kind: the same host."""
+        self._traffic.dropped += 1
         if self._log.enabled(Level.ERROR):
             self._complain(address, f"client({address}) - {cut(reason)}", "hung up on")
 

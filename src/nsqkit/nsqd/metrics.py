@@ -15,6 +15,7 @@ from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.core.channel import Channel
 from nsqkit.nsqd.core.histogram import BOUNDS, Histogram, Latencies
 from nsqkit.nsqd.core.topic import Topic
+from nsqkit.nsqd.daemon_metrics import daemon_families
 from nsqkit.nsqd.web.daemon import Daemon
 from nsqkit.options.duration import SECOND
 from nsqkit.web.exposition import (
@@ -27,7 +28,6 @@ from nsqkit.web.exposition import (
     of_process,
     samples,
     text,
-    versions,
 )
 from nsqkit.web.long_answer import in_order
 
@@ -148,7 +148,7 @@ def metrics_page(nsqd: Daemon) -> Iterator[bytes]:
     """The page. What is deleted while it is made is missing."""
     broker = nsqd.broker
     shown = yield from _shown(broker, nsqd.options.metrics_max_series)
-    yield text(_of_daemon(nsqd, shown))
+    yield text([*daemon_families(nsqd), *_left_out(shown)])
     yield of_process()
     now = nsqd.now() + int(broker.calendar_ahead)
     for figure, of_topic in _topic_figures(now):
@@ -206,24 +206,7 @@ def _channel(broker: Broker, topic: str, name: str) -> Channel | None:
     return None if found is None else found.channels.get(name)
 
 
-def _of_daemon(nsqd: Daemon, shown: Shown) -> Iterator[Metric]:
-    longest = nsqd.longest_pass()
-    yield versions("nsqd")
-    yield GaugeMetricFamily(
-        "nsqd_healthy",
-        "0 while something fails that messages depend on.",
-        value=not nsqd.broker.health.reasons,
-    )
-    yield GaugeMetricFamily("nsqd_topics", "Topics there are.", value=len(nsqd.broker.topics))
-    yield GaugeMetricFamily("nsqd_clients", "TCP connections.", value=len(nsqd.broker.sessions))
-    yield GaugeMetricFamily(
-        "nsqd_longest_pass_seconds",
-        "Most CPU time that one pass of the event loop used, since the start or POST /debug/longest_pass.",
-        value=longest.pass_cpu_us / 1e6,
-    )
-    yield GaugeMetricFamily(
-        "nsqd_longest_turn_seconds", "Longest turn of the broker, likewise.", value=longest.turn_us / 1e6
-    )
+def _left_out(shown: Shown) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "nsqd_metrics_left_out",
         "Topics, and channels of the topics shown, that --metrics-max-series leaves out.",

@@ -14,6 +14,7 @@ from weakref import WeakSet
 from nsqkit.errors import StartError
 from nsqkit.log import Log
 from nsqkit.nsqd.options import NsqdOptions, TlsVersion
+from nsqkit.nsqd.traffic import Traffic
 from nsqkit.wire.identify import Identity, Security
 from nsqkit.wire.layer import Layer, LayerError
 
@@ -52,7 +53,8 @@ _SUITES: Final = {
 class Certificates:
     """The certificate of this nsqd, and what it wants of clients', as options name them. StartError if they are bad."""
 
-    def __init__(self, options: NsqdOptions) -> None:
+    def __init__(self, options: NsqdOptions, traffic: Traffic | None = None) -> None:
+        self.traffic = traffic or Traffic()
         self._options = options
         self._wrap = _wrapper(options)
         self.context = _Newest(self)
@@ -121,6 +123,7 @@ class Tls(Layer):
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = certificates.wrap(self._incoming, self._outgoing)
+        self._traffic = certificates.traffic
         self._identity = identity
         self._input = memoryview(b"")  # what has not been decrypted
         self._waiting = b""  # what is to be sent after the handshake
@@ -160,6 +163,8 @@ class Tls(Layer):
         except ssl.SSLZeroReturnError:
             self._ended = True
         except ssl.SSLError as error:
+            if not self._ready:
+                self._traffic.handshake_failures += 1
             self._fault = f"TLS: {'' if self._ready else 'handshake failed: '}{reason(error)}"
         return b"".join(pieces)
 

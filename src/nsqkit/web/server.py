@@ -102,6 +102,11 @@ class HttpServer:
         """Requests that were answered."""
         return self._shared.total_requests
 
+    @property
+    def refused_count(self) -> int:
+        """Connections that were one too many."""
+        return self._shared.refused_count
+
     def configure(self, options: DaemonOptions) -> None:
         """Have the limits of these options from now on."""
         self._shared.configure(options)
@@ -127,7 +132,8 @@ class SharedState(ServerState):
     def __init__(self, complaints: logging.Logger, options: DaemonOptions) -> None:
         super().__init__()
         self.complaints = complaints
-        self._turned_away = 0  # connections since the last line about them
+        self.refused_count = 0  # connections that were turned away
+        self._turned_away = 0  # those since the last line about them
         self._line_at = 0.0
         self._second = 0
         self.configure(options)
@@ -144,6 +150,7 @@ class SharedState(ServerState):
     def turn_away(self, now: float) -> None:
         """Count a connection that is one too many; there is a line for the first, then one every LINE_S at most."""
         self._turned_away += 1
+        self.refused_count += 1
         if now >= self._line_at:
             most = self.max_connections
             self.complaints.error(f"{self._turned_away} turned away: more than --http-max-connections={most}")

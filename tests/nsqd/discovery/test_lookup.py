@@ -26,6 +26,7 @@ class FakePeer:
         self.endpoint = endpoint
         self.http_address = f"{endpoint[0]}:4161"
         self.heard: list[tuple[str, ...]] = []
+        self.connected = endpoint[0] == "10.0.0.1"
         self.task: asyncio.Task[None]
 
     async def run(self):
@@ -150,6 +151,7 @@ def test_name_with_several_addresses(play):
     async def test(scene: Scene) -> None:
         scene.names["lookups"] = ["10.0.0.1", "10.0.0.2"]
         await scene.until(lambda: scene.endpoints() == {"10.0.0.1", "10.0.0.2"})
+        assert {"10.0.0.1:4160": True, "10.0.0.2:4160": False} == scene.lookup.connected()
         kept = scene.lookup._peers["10.0.0.2", 4160]
         scene.names["lookups"] = ["10.0.0.2", "10.0.0.3"]
         await scene.until(lambda: scene.endpoints() == {"10.0.0.2", "10.0.0.3"})

@@ -15,7 +15,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from nsqkit.address import split_address
+from nsqkit.address import join_address, split_address
 from nsqkit.log import Log
 from nsqkit.names import is_ephemeral, valid_name
 from nsqkit.nsqd.core.broker import Broker
@@ -201,6 +201,11 @@ class Lookup(Registry):
                 token=self._token,
             )
         return self._cluster
+
+    def connected(self) -> dict[str, bool]:
+        """Whether there is a connection, by address; by its name if none was found for that."""
+        lost = {address.name: False for address in self._addresses.values() if not address.endpoints}
+        return lost | {join_address(*endpoint): peer.connected for endpoint, peer in self._peers.items()}
 
     # -- names and their addresses
 

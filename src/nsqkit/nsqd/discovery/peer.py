@@ -83,6 +83,11 @@ class LookupPeer:
         self._wire: _Wire | None = None
         self._standing: bool | None = None  # is there a connection? As far as the log knows
 
+    @property
+    def connected(self) -> bool:
+        """Is there a connection, on which it has said who it is?"""
+        return self._wire is not None
+
     # -- what changed
 
     def made(self, topic: str) -> None:

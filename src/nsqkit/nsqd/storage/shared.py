@@ -58,7 +58,7 @@ class Shared:
         self._report = report
         self._alarm = alarm
         self.health = health
-        self._min_free_bytes = min_free_bytes
+        self.min_free_bytes = min_free_bytes
         self._until_look: i64 = -1  # bytes that may be written before the next look
         self._max_open_logs = max_open_logs
         self._open_logs: dict[TopicLog, None] = {}  # that may have files open, the one used last at the end
@@ -69,7 +69,7 @@ class Shared:
     def configure(self, max_bytes_per_file: i64, min_free_bytes: i64) -> None:
         """Have other limits from now on."""
         self.max_bytes_per_file = max_bytes_per_file
-        self._min_free_bytes = min_free_bytes
+        self.min_free_bytes = min_free_bytes
         if min_free_bytes <= 0 and self.low:
             self.low = False
             self.health.clear(FREE_SPACE)
@@ -128,13 +128,13 @@ class Shared:
             self.health.set(DATA_PATH, self.misplaced)
             return
         self.health.clear(DATA_PATH)
-        if self._min_free_bytes <= 0:
+        if self.min_free_bytes <= 0:
             return
         try:
             self.free_bytes = self.disk.free_bytes(self.data_path)
         except OSError:
             return  # whoever writes will see what is wrong
-        low = self.free_bytes < self._min_free_bytes
+        low = self.free_bytes < self.min_free_bytes
         if low:
             self.health.set(FREE_SPACE, self._too_little())
         else:
@@ -145,7 +145,7 @@ class Shared:
             self._report(full if low else "the disk has room again")
 
     def _too_little(self) -> str:
-        return f"less than {self._min_free_bytes} bytes are free on the disk of the data path"
+        return f"less than {self.min_free_bytes} bytes are free on the disk of the data path"
 
     # -- what the logs have to sync, and have open
 

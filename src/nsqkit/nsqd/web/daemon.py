@@ -8,6 +8,8 @@ from nsqkit.log import Log
 from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.memory import GcPauses
 from nsqkit.nsqd.options import NsqdOptions
+from nsqkit.nsqd.storage.files import FileStorage
+from nsqkit.nsqd.traffic import Traffic
 from nsqkit.web.access import Access
 from nsqkit.web.long_answer import Slices
 from nsqkit.web.profiler import Profiler
@@ -34,6 +36,8 @@ class Daemon(Protocol):
     profiler: Profiler
     gc_pauses: GcPauses
     slices: Slices
+    storage: FileStorage
+    traffic: Traffic
 
     def now(self) -> int:
         """The time."""

@@ -1,0 +1,40 @@
+"""What nsqd counts of clients and peers beside what the broker knows: figures of /metrics."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Protocol
+
+CODES: Final = 100  # of errors, that are told apart: there are fewer
+
+
+class HttpCounts(Protocol):
+    """What an HTTP server counts; `HttpServer` does."""
+
+    @property
+    def connection_count(self) -> int:
+        """Connections that are open."""
+
+    @property
+    def request_count(self) -> int:
+        """Requests that were answered."""
+
+    @property
+    def refused_count(self) -> int:
+        """Connections that were one too many."""
+
+
+class Traffic:
+    """Counters, each changed by whoever it happens to."""
+
+    def __init__(self) -> None:
+        self.refused = 0  # connections, over TCP and HTTP, for which there was no file descriptor
+        self.dropped = 0  # clients that were hung up on without an answer
+        self.errors: Counter[str] = Counter()  # that clients were answered over TCP, by code
+        self.handshake_failures = 0  # of TLS, over TCP
+        self.servers: Sequence[HttpCounts] = ()
+        self.nsqlookupds: Callable[[], Mapping[str, bool]] = dict  # by address: is there a connection?
+
+    def count_error(self, code: str) -> None:
+        """A client was answered with an error."""
+        if code in self.errors or len(self.errors) < CODES:
+            self.errors[code] += 1
