@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from tests.simulation.calendar import Due
+
 OWED: Final = "owed"
 DONE: Final = "done"
 MAYBE: Final = "maybe"
@@ -28,12 +30,15 @@ class Violation(AssertionError):
 class Publish:
     """One publish command. `state` is what its publisher heard: "", "ok", "refused", or "unknown" for never."""
 
-    def __init__(self, topic: str, bodies: list[bytes], due: int, serial: int, publisher: int = 0) -> None:
+    def __init__(
+        self, topic: str, bodies: list[bytes], due: Due | None, serial: int, publisher: int = 0
+    ) -> None:
         self.topic = topic
         self.publisher = publisher
         self.ok_before = NEVER  # what has this serial, or a later one, was sent after the OK
         self.state = ""
         self.ok_at = LONG_AGO
+        self.stamped = (LONG_AGO, NEVER)  # between which times of the calendar
         self.messages = [Message(self, body, due, serial + n) for n, body in enumerate(bodies)]
 
 
@@ -53,7 +58,7 @@ class Message:
         "serial",
     )
 
-    def __init__(self, publish: Publish, body: bytes, due: int, serial: int) -> None:
+    def __init__(self, publish: Publish, body: bytes, due: Due | None, serial: int) -> None:
         self.publish = publish
         self.body = body
         self.due = due
@@ -101,7 +106,7 @@ class Entry:
     def doubt(self) -> None:
         """Nobody knows any more."""
         self.state = MAYBE
-        self.due = self.message.due
+        self._forget_requeue()
 
     def fall_back(self, covered: int) -> None:
         """A kill: what changed after `covered` may be forgotten."""
@@ -110,7 +115,11 @@ class Entry:
         while self.attempts and self.attempts[-1][0] > covered:
             self.attempts.pop()
         if self.due_at > covered:
-            self.due = self.message.due
+            self._forget_requeue()
+
+    def _forget_requeue(self) -> None:
+        if self.due_at != LONG_AGO:  # so it was sent, and comes again at once
+            self.due = None
 
 
 class Flight:

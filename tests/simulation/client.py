@@ -299,6 +299,7 @@ class Client:
         world.note(f"client {self.number} < {body[:12]!r} {message_id!r} attempt {attempts}")
         world.counts["delivered"] += 1
         world.counts["redelivered"] += attempts > 1
+        world.model.stamped(body, int.from_bytes(payload[:8], "big"))
         world.model.delivered(self, message_id, body, attempts, world.loop.now)
         (self._unread if self.stalled else self.inbox).append(message_id)
 

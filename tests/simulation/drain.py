@@ -19,6 +19,8 @@ def drain(world: World) -> None:
     """Heal everything, end all pauses, and take what there is: nothing owed may be missing, nothing may be left."""
     world.heal()
     world.layers = 0
+    calendar = world.model.calendar
+    calendar.set(calendar.most_ahead, world.loop.now)  # or what was asked for by it would be due in hours
     world.disk.die(-1)
     with running(world.loop):
         world.loop.advance(2 * SECOND)  # what failed is tried again each second

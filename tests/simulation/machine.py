@@ -10,7 +10,7 @@ from nsqkit.nsqd.storage.segment import BATCH_HEADER, BATCH_MAGIC, decode, whole
 from tests.simulation.disk import ROOT
 from tests.simulation.loop import running
 from tests.simulation.operators import publish_to, work
-from tests.simulation.steps import MS, TOPICS
+from tests.simulation.steps import MS, SECOND, TOPICS
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -101,6 +101,28 @@ def kill(world: World, _: int, __: int, ___: int) -> None:
 def cut(world: World, _: int, __: int, ___: int) -> None:
     """A power cut, and a start."""
     world.end("cut")
+
+
+def set_calendar(world: World, a: int, b: int, c: int) -> None:
+    """Somebody sets the calendar, or NTP does: while nsqd runs, or is down."""
+    step = step_of(a)
+    world.model.calendar.set(world.model.calendar.ahead + step, world.loop.now)
+    world.counts["calendar set forward" if step > 0 else "calendar set back"] += 1
+    then = then_of(b, c)
+    if then in ("wait", ""):
+        world.loop.advance(1200 * MS if then else 0)
+    else:
+        world.end(then)
+
+
+def step_of(a: int) -> int:
+    """By how much."""
+    return (1, -1)[a % 2] * (SECOND, 5 * SECOND, 40 * SECOND, 3600 * SECOND)[a // 2 % 4]
+
+
+def then_of(b: int, c: int) -> str:
+    """What happens at once."""
+    return (("kill", "restart", "cut")[c % 3], "wait", "")[b % 3]
 
 
 def stumble(world: World, a: int, b: int, c: int) -> None:

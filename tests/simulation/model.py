@@ -25,6 +25,7 @@ from tests.simulation.books import (
     TopicBook,
     Violation,
 )
+from tests.simulation.calendar import Calendar
 
 MILLISECOND = 1_000_000
 
@@ -82,6 +83,7 @@ class Model:
         self.max_msg_timeout = max_msg_timeout
         self.topics: dict[str, TopicBook] = {}
         self.messages: dict[bytes, Message] = {}
+        self.calendar = Calendar()
         self.checkpointed = Cover(config["checkpoint_interval"])
         self.synced = Cover(config["sync_timeout"] + 20 * MILLISECOND)
         self.serial = 0
@@ -156,9 +158,12 @@ class Model:
 
     # -- publishing
 
-    def publish(self, topic: str, bodies: list[bytes], due: int, publisher: int = 0) -> Publish:
+    def publish(self, topic: str, bodies: list[bytes], delay: int, now: int, publisher: int = 0) -> Publish:
         """A publish command reached the broker."""
+        due = self.calendar.due(delay, now) if delay > 0 else None
         publish = Publish(topic, bodies, due, self.serial, publisher)
+        low, high = self.calendar.seen(now)
+        publish.stamped = (now + low, now + high)
         self.serial += len(bodies)
         for message in publish.messages:
             self.messages[message.body] = message
@@ -207,15 +212,21 @@ class Model:
             raise Violation("came again", f"{where}: it was done at {entry.done_at}")
         if channel.paused:
             raise Violation("sent while paused", where)
-        if entry.due > now and not entry.unsure() and not message.copies:
-            raise Violation("too early", f"{where}: due at {entry.due}")
+        if self.calendar.is_early(entry.due, now) and not entry.unsure() and not message.copies:
+            raise Violation("too early", f"{where}: due at {entry.due and entry.due.at}")
         if entry.attempts and attempts <= entry.attempts[-1][1] and not message.copies:
             raise Violation("attempts fell", f"{where}: it had {entry.attempts[-1][1]}")
         self._check_order(client, topic, entry, attempts, where)
         self._fly(client, topic, channel, entry, message_id, now, where)
         entry.attempts.append((now, attempts))
         entry.state = OWED
-        entry.tentative = None
+        entry.due = entry.tentative = None
+
+    def stamped(self, body: bytes, stamp: int) -> None:
+        """A message was sent with this time of its publishing."""
+        message = self.messages.get(body)
+        if message is not None and not message.publish.stamped[0] <= stamp <= message.publish.stamped[1]:
+            raise Violation("wrong timestamp", f"{body[:12]!r}: {stamp} is not in {message.publish.stamped}")
 
     def _entry(self, topic: TopicBook, channel: ChannelBook, message: Message, where: str) -> Entry:
         entry = channel.entries.get(message.body)
@@ -263,7 +274,7 @@ class Model:
             if not (self.requeues and getattr(owner, "dead", False)):
                 raise Violation("in flight twice", f"{where}: until {before.deadline}")
         self.counts["message timed out"] += before is not None and before.deadline <= now
-        self.counts["message deferred"] += entry.message.due > 0
+        self.counts["message deferred"] += entry.message.due is not None
         self.counts["message requeued"] += entry.due_at != LONG_AGO
         flight = Flight(client, channel, entry, now, now + client.msg_timeout)
         channel.flights[body] = flight
@@ -303,7 +314,7 @@ class Model:
             entry.state = DONE
             entry.done_at = now
         else:
-            entry.due = now + delay if delay else entry.message.due
+            entry.due = self.calendar.due(delay, now) if delay else None
             entry.due_at = now
 
     def answered(self, command: Command, state: str) -> None:
@@ -392,6 +403,7 @@ class Model:
                 entry.in_topic = entry.in_topic or topic.paused
 
     def _end(self, now: int, clients: Iterable[Consumer]) -> None:
+        self.calendar.end(now)
         self.haunted |= self.doomed
         for name in self.doomed & self.topics.keys():
             self.topics[name].loosen()  # it may be the old one that comes back, with the new one's messages

@@ -54,9 +54,8 @@ def publish_to(world: World, a: int, count: int, size: int, delay: int, topic: s
     sender = client
 
     def execute() -> None:
-        due = world.loop.now + delay * MS if delay > 0 else 0
         command = sender.await_reply(name)
-        command.publish = world.model.publish(topic, bodies, due, sender.number)
+        command.publish = world.model.publish(topic, bodies, delay * MS, world.loop.now, sender.number)
         world.model.taken(command.publish)
         world.counts[name] += 1
 
@@ -232,7 +231,7 @@ def split(world: World, a: int, b: int, c: int) -> None:
 
     def execute() -> None:
         command = sender.await_reply("MPUB")
-        command.publish = world.model.publish(topic, bodies, 0, sender.number)
+        command.publish = world.model.publish(topic, bodies, 0, world.loop.now, sender.number)
         world.model.taken(command.publish)
         world.counts["MPUB"] += 1
         world.counts["split command"] += 1
@@ -302,6 +301,11 @@ def _channel(world: World, a: int, b: int) -> Any:
     return topic.channels[sorted(topic.channels)[b % len(topic.channels)]]
 
 
+def _now(world: World) -> int:
+    assert world.process is not None
+    return int(world.process.now())
+
+
 def _turn(world: World) -> None:
     assert world.process is not None
     world.process.turn()
@@ -317,7 +321,7 @@ def set_topic_paused(world: World, a: int, paused: bool) -> None:
     topic = _topic(world, a)
     if topic is not None:
         world.counts["topic paused" if paused else "topic unpaused"] += topic.paused != paused
-        topic.pause(paused, world.loop.now)
+        topic.pause(paused, _now(world))
         world.model.pause(topic.name, "", paused, world.loop.now)
         _turn(world)
 
@@ -406,6 +410,6 @@ def create(world: World, a: int, b: int, _: int) -> None:
         topic = world.process.broker.topic(name)
     except StoreError:
         return
-    topic.channel(channel_name(b), world.loop.now)
+    topic.channel(channel_name(b), _now(world))
     world.observe()
     _turn(world)

@@ -69,6 +69,7 @@ WEIGHTS: Final[dict[str, float]] = {
     "cut": 3,
     "die": 3,
     "stumble": 3,
+    "set_calendar": 1.5,
     "disaster": 2,
     "rot": 0.5,
 }

@@ -44,6 +44,7 @@ MEANINGS: Final[dict[str, Callable[[int, int, int], Meaning]]] = {
     "subscribe": _subscribe,
     "slow": lambda a, _, __: {"jobs": machine.slow_of(a)},
     "full": lambda a, _, __: {"free": machine.full_of(a)},
+    "set_calendar": lambda a, b, c: {"step": machine.step_of(a), "then": machine.then_of(b, c)},
     "die": lambda a, _, __: {"after": machine.die_of(a)},
 }
 """Steps that are nothing but a choice from tables. Others keep their numbers, of which clients and messages depend."""

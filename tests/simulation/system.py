@@ -11,14 +11,15 @@ from nsqkit.clock import Clock
 from nsqkit.listen import Listener
 from nsqkit.nsqd.machine import Machine
 from tests.simulation import loop
+from tests.simulation.calendar import Calendar
 from tests.simulation.disk import SimulatedDisk
 
 
 class SimulatedMachine(Machine):
     """Time passes as the loop says, nobody connects, and nobody else uses the data path."""
 
-    def __init__(self, disk: SimulatedDisk, clock: loop.Loop, chance: Random) -> None:
-        self.clock = Clock(lambda: clock.now, lambda: clock.now)
+    def __init__(self, disk: SimulatedDisk, clock: loop.Loop, calendar: Calendar, chance: Random) -> None:
+        self.clock = Clock(lambda: clock.now + calendar.ahead, lambda: clock.now)
         self.disk = disk
         self.random = chance
         self.cpu_time = lambda: 0.0

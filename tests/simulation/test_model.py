@@ -40,7 +40,7 @@ def model():
 
 def publish(model: Model, *bodies: bytes, now: int = 0, due: int = 0) -> None:
     """Publish and hear OK."""
-    sent = model.publish("t", list(bodies), due)
+    sent = model.publish("t", list(bodies), due, 0)
     model.taken(sent)
     model.turned(now)
     model.settled(sent, "ok", now)
@@ -69,7 +69,7 @@ def test_what_is_owed_is_missed(model, consumer):
 
 def test_what_was_refused_is_not_owed(model):
     """Nor is what nobody heard of."""
-    sent = model.publish("t", [b"1"], 0)
+    sent = model.publish("t", [b"1"], 0, 0)
     model.taken(sent)
     model.turned(0)
     model.settled(sent, "refused", 0)
@@ -141,9 +141,9 @@ def test_a_power_cut_loses_what_was_not_synced(model, consumer, after, lost):
 
 def test_one_publishers_messages_stay_in_order(model, consumer):
     """What one connection sent comes in that order; so does what was sent after another's OK."""
-    model.taken(model.publish("t", [b"1"], 0, publisher=7))
-    model.taken(model.publish("t", [b"2"], 0, publisher=8))
-    model.taken(model.publish("t", [b"3"], 0, publisher=7))
+    model.taken(model.publish("t", [b"1"], 0, 0, publisher=7))
+    model.taken(model.publish("t", [b"2"], 0, 0, publisher=8))
+    model.taken(model.publish("t", [b"3"], 0, 0, publisher=7))
     model.turned(1)
 
     model.delivered(consumer, b"y", b"2", 1, 2)

@@ -23,6 +23,8 @@ REACHED = (
     "backpressure",
     "batch damaged",
     "carried forward",
+    "calendar set back",
+    "calendar set forward",
     "channel deleted",
     "channel emptied",
     "channel paused",

@@ -133,7 +133,7 @@ class World:
             self._ephemeral = {}
             try:
                 with running(self.loop):
-                    board = SimulatedMachine(self.disk, self.loop, Random(1))
+                    board = SimulatedMachine(self.disk, self.loop, self.model.calendar, Random(1))
                     self.process = Process(self._options, self.log, board)
                     self.loop.complete(self.process.start(), SECOND)
             except StartError as error:

@@ -150,7 +150,7 @@ def metrics_page(nsqd: Daemon) -> Iterator[bytes]:
     shown = yield from _shown(broker, nsqd.options.metrics_max_series)
     yield text([*daemon_families(nsqd), *_left_out(shown)])
     yield of_process()
-    now = nsqd.now() + int(broker.calendar_ahead)
+    now = nsqd.now() + int(broker.calendar.ahead)
     for figure, of_topic in _topic_figures(now):
         topics = (([name], broker.topics.get(name)) for name in shown.topics)
         yield from samples(figure, ["topic"], topics, of_topic)

@@ -2,7 +2,10 @@
 
 import pytest
 
+from nsqkit.nsqd.core.calendar import MOST_STEPS
+from nsqkit.nsqd.core.deadlines import SLICE
 from tests.nsqd.core.flavours import stored
+from tests.nsqd.core.sent import sized
 
 SECOND = 1_000_000_000
 HOUR = 3600
@@ -62,6 +65,67 @@ def test_delays_of_this_process_stay(node, publish, clock, step, when):
     clock.advance(1)
 
     assert [b"requeued", b"deferred"] == [delivery.body for _, _, delivery in node.sent[-2:]]
+
+
+@pytest.mark.parametrize("in_memory", [0, 100])
+def test_delays_of_this_process_stay_while_there_is_no_channel(
+    node, publish, clock, settings, step, in_memory
+):
+    """What waits in its topic, in memory or only in the log, comes after the delay that was asked for."""
+    if node.storage is not None:
+        settings.mem_queue_size = in_memory
+    publish("t", b"before", delay=6)
+    node.broker.follow_calendar(step * SECOND)
+    publish("t", b"after", delay=7)
+
+    consumer = node.client().subscribe("t", "c").ready(10)
+    clock.advance(5.9)
+    assert [] == consumer.bodies()
+    clock.advance(0.2)
+    assert [b"before"] == consumer.bodies()
+    clock.advance(1)
+    assert [b"before", b"after"] == [delivery.body for _, _, delivery in node.sent]
+
+
+def test_delays_in_bulk_stay(node, clock, step):
+    """What came deferred in bulk and is not taken apart yet comes after the delay that was asked for."""
+    channel = node.channel("t", "c")
+    for _ in range(3):
+        node.topic("t").publish(sized(*[b"x"] * SLICE), SLICE, clock.now + 6 * SECOND, None, clock.now)
+    node.broker.work(clock.now)
+    assert channel.early
+
+    node.broker.follow_calendar(step * SECOND)
+    clock.advance(5.9)
+    assert (3 * SLICE, 0) == (channel.deferred_count(), channel.queue.depth())
+    clock.advance(0.2)
+    assert (0, 3 * SLICE) == (channel.deferred_count(), channel.queue.depth())
+
+
+@stored
+def test_delays_of_before_the_restart_follow_when_the_log_is_read_later(node, publish, clock):
+    """What waited in its topic over the restart is due by the calendar, whenever it gets a channel."""
+    publish("t", b"x", delay=100)
+    node.restart()
+    publish("t", b"y", delay=100)
+    node.broker.follow_calendar(-HOUR * SECOND)
+    consumer = node.client().subscribe("t", "c").ready(10)
+    clock.advance(101)
+    assert [b"y"] == taken(consumer)
+
+    node.broker.follow_calendar(0)
+    clock.jump(0)
+
+    assert [b"x"] == taken(consumer)
+
+
+def test_only_so_many_steps_are_kept(node, publish):
+    """A calendar that is set again and again takes no more memory; what is older than them goes by the oldest."""
+    batch = publish("t", b"x", delay=1)
+    for number in range(1, 2 * MOST_STEPS):
+        node.broker.follow_calendar(number * SECOND)
+
+    assert batch.due - (MOST_STEPS - 1) * SECOND == node.broker.calendar.due(batch)
 
 
 @stored

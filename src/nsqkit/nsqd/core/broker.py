@@ -13,6 +13,7 @@ from mypy_extensions import i64
 
 from nsqkit.names import is_ephemeral
 from nsqkit.nsqd.core.batch import FAILED, Batch
+from nsqkit.nsqd.core.calendar import Calendar
 from nsqkit.nsqd.core.changes import Changes
 from nsqkit.nsqd.core.deadlines import Deadlines
 from nsqkit.nsqd.core.events import Events
@@ -54,7 +55,7 @@ class Broker:
         self.held = Held(settings.mem_queue_bytes)
         self.waste = Waste(self.deadlines, self.held)
         self.health = health or Health()
-        self.calendar_ahead: i64 = 0  # how far the calendar was set since the start; see `nsqkit.clock`
+        self.calendar = Calendar(self.ids)  # who sets it: `nsqkit.clock`
         self.exiting = False
         self.draining = False  # publishes and new topics are refused
         self.changes = Changes()  # of topics, channels and pauses that a restart must know
@@ -96,13 +97,11 @@ class Broker:
             channel.paused = channel_paused
         if topic.store is not None:
             restore(topic, topic.store, now)
-            for channel in topic.channels.values():
-                channel.note_restored()
 
     def follow_calendar(self, ahead: int) -> None:
         """The calendar was set, and is so far ahead of the time that the broker is told."""
-        step = ahead - self.calendar_ahead
-        self.calendar_ahead = ahead
+        step = ahead - self.calendar.ahead
+        self.calendar.set(ahead)
         for topic in self.topics.values():
             for channel in topic.channels.values():
                 channel.follow_calendar(step)

@@ -61,7 +61,11 @@ class Channel(Alarm):
         self.read_error = ""  # why the log could not be read when it was last tried
         keeps = topic.store is not None and not self.ephemeral
         self.queue = ReadyQueue(
-            topic.broker.settings.mem_queue_size, topic.store, topic.broker.held, keeps=keeps
+            self.broker.settings.mem_queue_size,
+            topic.store,
+            self.broker.held,
+            self.broker.calendar,
+            keeps=keeps,
         )
         self.subscribers: list[Subscriber] = []
         self.departed: list[Subscriber] = []  # gone, but with messages in flight
@@ -73,8 +77,7 @@ class Channel(Alarm):
         self.deferred: list[tuple[int, int, Message]] = []  # heap by due time
         self.early: deque[Batch] = deque()  # not due yet, to be taken apart into `deferred`
         self.early_count: i64 = 0  # messages in it
-        self._serial = 0
-        self._last_restored = 0  # serial of the last one that was deferred before the restart
+        self._serial = 0  # even; one more for what goes by the calendar
         self.latency = latency
         self.latencies = Latencies()
         self.in_flight_count: i64 = 0
@@ -120,8 +123,8 @@ class Channel(Alarm):
         self.want_dispatch()
 
     def is_early(self, batch: Batch, now: i64) -> bool:
-        """Is the batch not due yet? It says so by the calendar."""
-        return batch.due > now + self.broker.calendar_ahead
+        """Is the batch not due yet?"""
+        return self.broker.calendar.due(batch) > now
 
     def deferred_count(self) -> i64:
         """Messages that wait for their time."""
@@ -130,36 +133,34 @@ class Channel(Alarm):
 
     def defer_batch(self, batch: Batch) -> None:
         """Hold each message of the batch back until it is due."""
+        calendar = self.broker.calendar
+        due = calendar.due(batch)
+        by_calendar = calendar.is_old(batch.first_id)
         offset: i64 = 0
         for index in range(batch.count):
             message = batch.message(index, offset)
             size: i64 = len(message.body)
             offset += 4 + size
-            self.defer(message, batch.due - self.broker.calendar_ahead)
+            self.defer(message, due, by_calendar=by_calendar)
 
-    def defer(self, message: Message, due: i64) -> None:
-        """Hold a message back until `due`. If the log has its body, memory keeps only the entry."""
+    def defer(self, message: Message, due: i64, *, by_calendar: bool = False) -> None:
+        """Hold a message back until `due`, which follows the calendar if it is from before the start."""
         message.deadline = due
-        if message.position != NOWHERE and self.queue.store is not None:
+        if message.position != NOWHERE and self.queue.store is not None:  # the log has its body
             message.body = b""
             message.loaded = False
         self.broker.held.add_message(message)
-        self._serial += 1
-        heappush(self.deferred, (int(due), self._serial, message))
+        self._serial += 2
+        heappush(self.deferred, (int(due), self._serial + by_calendar, message))
         self.broker.deadlines.set(self, due)
-
-    def note_restored(self) -> None:
-        """All that is deferred now is from before the restart."""
-        self._last_restored = self._serial
 
     def follow_calendar(self, step: i64) -> None:
         """The calendar was set by `step`: what was deferred before the restart goes by it, the rest stays."""
-        if self._last_restored == 0 or not self.deferred:
+        if not self.deferred:
             return
         moved: list[tuple[int, int, Message]] = []
         for due, serial, message in self.deferred:
-            restored = serial <= self._last_restored
-            message.deadline = due - int(step) if restored else due
+            message.deadline = due - int(step) if serial % 2 else due
             moved.append((int(message.deadline), serial, message))
         heapify(moved)
         self.deferred = moved
@@ -295,7 +296,7 @@ class Channel(Alarm):
         queue = self.queue
         reads = queue.read_count
         try:
-            early = queue.refill(now + self.broker.calendar_ahead)
+            early = queue.refill(now)
         except StoreError as error:
             self.unreadable(str(error), now)
             return False
@@ -334,7 +335,7 @@ class Channel(Alarm):
         self.finished_count += 1
         subscriber.finish_count += 1
         self.topic.note_change()
-        age: i64 = now + self.broker.calendar_ahead - message.timestamp
+        age: i64 = now + self.broker.calendar.ahead - message.timestamp
         if self.latency is not None:
             self.latency.add(age, now)
         self.latencies.add(age, now - message.delivered_at)

@@ -26,6 +26,11 @@ class IdSource:
         self._node: i64 = node_id << 12
         self._tick: i64 = 0
         self._sequence: i64 = 0
+        self.first_id: i64 = 0  # the first that was handed out; 0: none was
+
+    def next_id(self) -> i64:
+        """No id below this one will be handed out."""
+        return (self._tick << 22) | self._node | self._sequence
 
     def take(self, count: i64, now: i64) -> i64:
         """The first of `count` consecutive ids, 1 <= count <= SEQUENCES."""
@@ -36,8 +41,10 @@ class IdSource:
         elif self._sequence + count > SEQUENCES:
             self._tick += 1
             self._sequence = 0
-        first: i64 = (self._tick << 22) | self._node | self._sequence
+        first = self.next_id()
         self._sequence += count
+        if self.first_id == 0:
+            self.first_id = first
         return first
 
     def skip_past(self, used: i64) -> None:

@@ -142,7 +142,7 @@ def _restore_channel(channel: Channel, owed: ChannelRecord, store: TopicStore, n
             message.loaded = False
             channel.entered_count += 1
             if leftover.due > now:
-                channel.defer(message, leftover.due)
+                channel.defer(message, leftover.due, by_calendar=True)
             else:
                 channel.queue.put_matured(message)
     for extent in _clipped(owed.ready, store):
@@ -226,7 +226,7 @@ def save_memory(topic: Topic, store: TopicStore) -> None:
     topic.waiting.replace_memory(_save(topic.waiting.owed(), 0, store, copies))
     for channel in topic.channels.values():
         if not channel.ephemeral:
-            ready = _save(channel.owed(), channel.broker.calendar_ahead, store, copies)
+            ready = _save(channel.owed(), channel.broker.calendar.ahead, store, copies)
             channel.queue.replace_memory(ready)
     store.write()
     for message, copy in copies:  # not before: the log has none of them if it could not be written

@@ -81,7 +81,7 @@ class TopicOwed:
         self.end: i64 = store.end()
         self.oldest = store.oldest()
         self.last_id = topic.last_id
-        self.ahead = topic.broker.calendar_ahead
+        self.ahead = topic.broker.calendar.ahead
         self.waiting = topic.waiting.owed()
         self.channels = [
             (channel.name, channel.ephemeral, channel.owed()) for channel in topic.channels.values()

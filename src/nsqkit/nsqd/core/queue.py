@@ -14,6 +14,8 @@ from typing import Final
 from mypy_extensions import i64
 
 from nsqkit.nsqd.core.batch import Batch, behind
+from nsqkit.nsqd.core.calendar import Calendar
+from nsqkit.nsqd.core.guid import IdSource
 from nsqkit.nsqd.core.held import UNBOUNDED, Held
 from nsqkit.nsqd.core.owed import Owed
 from nsqkit.nsqd.core.store import Extent, StoreError, TopicStore
@@ -31,10 +33,17 @@ class ReadyQueue:
     """The ready messages of one channel, or those of a topic that no channel has yet."""
 
     def __init__(
-        self, limit: i64, store: TopicStore | None, held: Held | None = None, *, keeps: bool
+        self,
+        limit: i64,
+        store: TopicStore | None,
+        held: Held | None = None,
+        calendar: Calendar | None = None,
+        *,
+        keeps: bool,
     ) -> None:
         self.limit = limit
         self.held = held or Held(UNBOUNDED)
+        self.calendar = calendar or Calendar(IdSource(0))
         self.store = store
         self.keeps = keeps  # False: drop what is beyond the limit
         self.memory_count: i64 = 0  # messages in head and items
@@ -218,7 +227,7 @@ class ReadyQueue:
         if end <= reached:
             return reached
         piece = batch.part(reached - first, end - first)
-        if piece.due > now:
+        if self.calendar.due(piece) > now:
             early.append(piece)
         else:
             self._items.append(piece)

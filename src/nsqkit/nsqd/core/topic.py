@@ -50,7 +50,9 @@ class Topic(Alarm):
         self.changed: i64 = 0  # of the last one that concerned it
         self.dirty = False  # the checkpoint is behind; the broker has a list of such topics
         self.channels: dict[str, Channel] = {}
-        self.waiting = ReadyQueue(broker.settings.mem_queue_size, store, broker.held, keeps=store is not None)
+        self.waiting = ReadyQueue(
+            broker.settings.mem_queue_size, store, broker.held, broker.calendar, keeps=store is not None
+        )
         self.message_count: i64 = 0
         self.message_bytes: i64 = 0
         self.last_id: i64 = 0
@@ -77,9 +79,9 @@ class Topic(Alarm):
             raise StoreError(DRAINING)
         if not self._pending:
             broker.published.append(self)
-        calendar = now + broker.calendar_ahead  # what a batch says outlasts this process
+        calendar = now + broker.calendar.ahead  # what a batch says outlasts this process
         if due > 0:
-            due += broker.calendar_ahead
+            due += broker.calendar.ahead
         begin: i64 = 0
         while count > SEQUENCES:
             end = behind(data, begin, SEQUENCES)
