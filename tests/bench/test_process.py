@@ -68,3 +68,15 @@ def test_nobody_is_found_far_away_or_on_a_free_port() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     assert process.find_listener("127.0.0.1", port) is None
+
+
+@linux_only
+def test_the_listener_on_a_unix_socket_is_found(tmp_path, monkeypatch) -> None:
+    """Who listens on a path is known by connecting to it; where nobody does, nobody is found."""
+    monkeypatch.chdir(tmp_path)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("./s")
+        listener.listen()
+        assert process.find_listener("./s", process.UNIX) == os.getpid()
+    assert process.find_listener("./s", process.UNIX) is None
+    assert process.find_listener("./none", process.UNIX) is None

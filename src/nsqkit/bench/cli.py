@@ -137,7 +137,7 @@ def _add_server_options(group: argparse._ArgumentGroup) -> None:
         type=server.Address.parse,
         default=DEFAULT_TCP,
         metavar="HOST:PORT",
-        help=f"where it listens (default: {DEFAULT_TCP})",
+        help=f"where it listens, or the path of its unix socket (default: {DEFAULT_TCP})",
     )
     group.add_argument(
         "--nsqd-http-address",

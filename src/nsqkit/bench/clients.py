@@ -15,6 +15,7 @@ from time import perf_counter_ns
 from typing import Final, TypeVar, cast
 
 from nsqkit.bench import frames
+from nsqkit.bench.process import UNIX
 
 CONNECT_TIMEOUT_S: Final = 10.0
 PROGRESS_INTERVAL_S: Final = 0.2
@@ -23,6 +24,7 @@ RECEIVE_BYTES: Final = 256 * 1024
 _NO_LIMIT: Final = 1 << 62
 
 C = TypeVar("C", bound="Connection")
+P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
 class BenchError(Exception):
@@ -269,15 +271,30 @@ class Consumer(Connection):
             self._settle()
 
 
-async def open_connection(host: str, port: int, make: Callable[[], C]) -> C:
-    """Connect and wait for the answers to the hello; raises BenchError."""
+async def reach(host: str, port: int, make: Callable[[], P]) -> P:
+    """Connect, to a port or (with UNIX for it) the path of a unix socket. Raises BenchError."""
     loop = asyncio.get_running_loop()
+    where = host if port == UNIX else f"{host}:{port}"
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            _, connection = await loop.create_connection(make, host, port)
+            if port == UNIX:
+                _, made = await loop.create_unix_connection(make, host)
+            else:
+                _, made = await loop.create_connection(make, host, port)
+    except TimeoutError:
+        raise BenchError(f"{where} did not answer for {CONNECT_TIMEOUT_S:.0f} s") from None
+    except OSError as error:
+        raise BenchError(f"cannot connect to {where}: {error.strerror or error}") from None
+    return made
+
+
+async def open_connection(host: str, port: int, make: Callable[[], C]) -> C:
+    """Connect and wait for the answers to the hello; raises BenchError."""
+    connection = await reach(host, port, make)
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
             await connection.opened
     except TimeoutError:
-        raise BenchError(f"{host}:{port} did not answer for {CONNECT_TIMEOUT_S:.0f} s") from None
-    except OSError as error:
-        raise BenchError(f"cannot connect to {host}:{port}: {error.strerror or error}") from None
+        where = host if port == UNIX else f"{host}:{port}"
+        raise BenchError(f"{where} did not answer for {CONNECT_TIMEOUT_S:.0f} s") from None
     return connection

@@ -7,7 +7,8 @@ import asyncio
 from time import perf_counter_ns
 from typing import Final, cast
 
-from nsqkit.bench.clients import CONNECT_TIMEOUT_S, BenchError, Run
+from nsqkit.bench.clients import Run, reach
+from nsqkit.bench.process import UNIX
 
 _HEAD_END: Final = b"\r\n\r\n"
 _LAST_CHUNK: Final = b"0\r\n\r\n"
@@ -15,10 +16,10 @@ _LAST_CHUNK: Final = b"0\r\n\r\n"
 
 def post_request(host: str, port: int, topic: str, size: int, token: str = "") -> bytes:
     """A POST /pub of one message of `size` bytes, with a bearer token unless it is empty."""
-    authority = f"[{host}]" if ":" in host else host
+    authority = "localhost" if port == UNIX else f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     bearer = f"Authorization: Bearer {token}\r\n" if token else ""
     head = (
-        f"POST /pub?topic={topic} HTTP/1.1\r\nHost: {authority}:{port}\r\n"
+        f"POST /pub?topic={topic} HTTP/1.1\r\nHost: {authority}\r\n"
         f"User-Agent: nsqkit-bench\r\n{bearer}Content-Length: {size}\r\n\r\n"
     )
     return head.encode() + b"x" * size
@@ -109,12 +110,4 @@ class HttpPublisher(asyncio.Protocol):
 
 async def open_http(host: str, port: int, run: Run, request: bytes) -> HttpPublisher:
     """Connect; raises BenchError."""
-    loop = asyncio.get_running_loop()
-    try:
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            _, publisher = await loop.create_connection(lambda: HttpPublisher(run, request), host, port)
-    except TimeoutError:
-        raise BenchError(f"{host}:{port} did not answer for {CONNECT_TIMEOUT_S:.0f} s") from None
-    except OSError as error:
-        raise BenchError(f"cannot connect to {host}:{port}: {error.strerror or error}") from None
-    return publisher
+    return await reach(host, port, lambda: HttpPublisher(run, request))

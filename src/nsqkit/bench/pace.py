@@ -19,6 +19,7 @@ from typing import Final
 
 from nsqkit.bench import frames
 from nsqkit.bench.clients import CONNECT_TIMEOUT_S, BenchError
+from nsqkit.bench.process import UNIX, connect
 
 _LONGEST_SLEEP_S: Final = 0.5
 
@@ -61,10 +62,12 @@ class PacedPublisher:
         self._padding = b"x" * (size - frames.STAMP_BYTES)
         self._reader = frames.FrameReader()
         try:
-            self._socket = socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S)
+            self._socket = connect(host, port, CONNECT_TIMEOUT_S)
         except OSError as error:
-            raise BenchError(f"cannot connect to {host}:{port}: {error.strerror or error}") from None
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            where = host if port == UNIX else f"{host}:{port}"
+            raise BenchError(f"cannot connect to {where}: {error.strerror or error}") from None
+        if port != UNIX:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket.settimeout(timeout_s)
         self._socket.sendall(frames.MAGIC)
 

@@ -7,6 +7,7 @@ meanwhile. Where the kernel refuses it, from utime + stime in /proc/<pid>/stat, 
 import os
 import re
 import socket
+import struct
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ CPU_CLOCK: Final = "process CPU clock (ns)"
 CPU_TICKS: Final = "/proc/<pid>/stat (ticks of 10 ms)"
 
 _CPUCLOCK_SCHED: Final = 2
+UNIX: Final = -1
+"""In place of a port: the host is the path of a unix socket."""
+
 _LISTENING: Final = "0A"
 _PROC: Final = Path("/proc")
 
@@ -81,6 +85,8 @@ def resident_bytes(pid: int) -> int | None:
 
 def find_listener(host: str, port: int) -> int | None:
     """The process of this machine that listens there; None when it is not here or not ours to look at."""
+    if port == UNIX:
+        return _unix_listener(host)
     if not _PROC.is_dir() or not _is_local(host):
         return None
     inodes: set[int] = set()
@@ -91,6 +97,31 @@ def find_listener(host: str, port: int) -> int | None:
             continue
     wanted = {f"socket:[{inode}]" for inode in inodes}
     return min((pid for pid, link in _open_sockets() if link in wanted), default=None)
+
+
+def connect(host: str, port: int, timeout_s: float) -> socket.socket:
+    """A socket that is connected to this host and port, or path and UNIX. OSError."""
+    if port != UNIX:
+        return socket.create_connection((host, port), timeout=timeout_s)
+    one = socket.socket(socket.AF_UNIX)
+    try:
+        one.settimeout(timeout_s)
+        one.connect(host)
+    except OSError:
+        one.close()
+        raise
+    return one
+
+
+def _unix_listener(path: str) -> int | None:
+    if not hasattr(socket, "SO_PEERCRED"):
+        return None
+    try:
+        with connect(path, UNIX, 1.0) as one:
+            pid, _, _ = struct.unpack("3i", one.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    except OSError:
+        return None
+    return pid or None
 
 
 def cpu_model() -> str:

@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote
 
+from nsqkit.address import is_unix
 from nsqkit.bench import process
 from nsqkit.bench.clients import BenchError
+from nsqkit.bench.process import UNIX, connect
 
 START_TIMEOUT_S: Final = 30.0
 STOP_TIMEOUT_S: Final = 30.0
@@ -28,20 +30,24 @@ _LAST_LINES: Final = 15
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A host and a port."""
+    """A host and a port, or the path of a unix socket and UNIX."""
 
     host: str
     port: int
 
     @classmethod
     def parse(cls, text: str) -> "Address":
-        """From `host:port`; raises ValueError. An empty host is this machine."""
+        """From `host:port` or a path; raises ValueError. An empty host is this machine."""
+        if is_unix(text):
+            return cls(text, UNIX)
         host, _, port = text.rpartition(":")
         if not port.isdigit() or int(port) > 65535:
-            raise ValueError(f"{text!r} is not host:port")
+            raise ValueError(f"{text!r} is neither host:port nor the path of a unix socket, with a / in it")
         return cls(host.strip("[]") or "127.0.0.1", int(port))
 
     def __str__(self) -> str:
+        if self.port == UNIX:
+            return self.host
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
@@ -81,7 +87,7 @@ class Target:
 async def find_target(tcp: Address, http_address: Address | None, pid: int | None, token: str = "") -> Target:
     """A running nsqd. Its HTTP address is taken to be the next port if the nsqd there says it is the same one."""
     pid = pid or process.find_listener(tcp.host, tcp.port)
-    if http_address is None:
+    if http_address is None and tcp.port != UNIX:
         guess = Target(tcp, Address(tcp.host, tcp.port + 1), pid, token)
         with contextlib.suppress(BenchError, ValueError, AttributeError):
             if (await guess.info()).get("tcp_port") == tcp.port:
@@ -168,7 +174,11 @@ async def _stop(nsqd: asyncio.subprocess.Process) -> None:
 def _request(address: Address, method: str, target: str, token: str) -> bytes:
     """One HTTP request; raises BenchError unless it is answered 200."""
     connection = http.client.HTTPConnection(address.host, address.port, timeout=HTTP_TIMEOUT_S)
+    if address.port == UNIX:
+        connection = http.client.HTTPConnection("localhost")
     try:
+        if address.port == UNIX:
+            connection.sock = connect(address.host, address.port, HTTP_TIMEOUT_S)
         connection.request(method, target, headers={"Authorization": f"Bearer {token}"} if token else {})
         response = connection.getresponse()
         body = response.read()

@@ -1,8 +1,8 @@
 """Ask nodes at once or in turn, and say what they answered.
 
-Nodes are `host:port` of their HTTP API; one that is named twice is asked once. Reads go to all nodes at the same time,
-but no more than MAX_REQUESTS to one; commands go to one node after the other. What is wrong with a node is a `Failure`
-in the answer, and never raised; cancellation is. To name no node at all is no failure.
+Nodes are `host:port` of their HTTP API, or paths of unix sockets; one that is named twice is asked once. Reads go to
+all nodes at the same time, but no more than MAX_REQUESTS to one; commands go to one node after the other. What is wrong
+with a node is a `Failure` in the answer, and never raised; cancellation is. To name no node at all is no failure.
 """
 
 import asyncio

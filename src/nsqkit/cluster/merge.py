@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from nsqkit.address import join_address, split_address
+from nsqkit.address import is_unix, join_address, split_address
 from nsqkit.cluster.documents import (
     Channel,
     Info,
@@ -157,7 +157,7 @@ def _producer_by_registrations(listed: Sequence[tuple[str, Registration]]) -> Pr
 
 def _producer_by_info(node: str, info: Info, stats: NodeStats) -> Producer:
     """An old nsqd says nothing but its version: then the rest is where it was asked."""
-    host, port = split_address(node)
+    host, port = ("", 0) if is_unix(node) else split_address(node)
     return Producer(
         node=node,
         broadcast_address=info.broadcast_address or host,

@@ -1,5 +1,7 @@
 """One request to one node: `http://node/path?params`, what limits it, and its failures in words.
 
+A node is `host:port`, or the path of a unix socket.
+
 A node that answers 403 and names an `https_port` is asked again there: so one gets at an nsqd that requires TLS.
 Redirects are not followed, the environment's proxies are not used, and cookies are not kept. Each request has a
 connection of its own, so a command never fails because the other side had just closed one that was kept. If it breaks
@@ -15,7 +17,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from nsqkit.address import split_address
+from nsqkit.address import is_unix, split_address
 from nsqkit.version import VERSION
 
 MAX_ANSWER_SIZE: Final = 64 << 20  # bytes; people have met a /stats of 17 MB
@@ -25,6 +27,7 @@ MAX_TEXT: Final = 2048  # characters of a failure's text
 NODE_ERRORS: Final = (aiohttp.ClientError, msgspec.MsgspecError, OSError, RecursionError, ValueError)
 """Whatever a node, its address or its answer may cause. An OSError may be a timeout, a ValueError a bad address."""
 
+_Answer = tuple[int, str, bytes]  # status, reason, body
 _PIECE: Final = 64 << 10  # bytes read at once
 _HEADERS: Final = {
     "Accept": "application/vnd.nsq; version=1.0",
@@ -66,19 +69,26 @@ class Requester:
 
     async def request(self, method: str, node: str, path: str, params: Mapping[str, str]) -> bytes:
         """The body of an answer with status 200. All else raises one of NODE_ERRORS."""
+        if is_unix(node):
+            url = URL.build(scheme="http", host="localhost", path=path, query=params)
+            async with self._open(aiohttp.UnixConnector(node, force_close=True)) as session:
+                return _good(await self._attempt(session, method, url, MAX_ANSWER_SIZE))
         host, port = split_address(node)
         url = URL.build(scheme="http", host=host, port=port, path=path, query=params)
         return await self.fetch(method, url, MAX_ANSWER_SIZE)
 
     async def fetch(self, method: str, url: URL, limit: int, document: bytes | None = None) -> bytes:
         """The body, up to `limit` bytes long, of an answer with status 200; a JSON document may be sent along."""
-        status, reason, body = await self._attempt(method, url, limit, document)
+        if self._session is None:
+            self._session = self._open(
+                aiohttp.TCPConnector(ssl=self._ssl_context or True, limit=0, force_close=True)
+            )
+        answer = await self._attempt(self._session, method, url, limit, document)
+        status, _, body = answer
         if status == 403 and 0 < (https_port := _problem(body).https_port) < 65536:
             secure = url.with_port(https_port).with_scheme("https")
-            status, reason, body = await self._attempt(method, secure, limit, document)
-        if status != 200:
-            raise BadStatus(status, reason, body)
-        return body
+            answer = await self._attempt(self._session, method, secure, limit, document)
+        return _good(answer)
 
     async def close(self) -> None:
         """Close the session, if there is one."""
@@ -87,16 +97,19 @@ class Requester:
             await session.close()
 
     async def _attempt(
-        self, method: str, url: URL, limit: int, document: bytes | None
-    ) -> tuple[int, str, bytes]:
+        self,
+        session: aiohttp.ClientSession,
+        method: str,
+        url: URL,
+        limit: int,
+        document: bytes | None = None,
+    ) -> _Answer:
         """Status, reason and body; at most one byte more than MAX_ERROR_SIZE if the status is not 200."""
-        if self._session is None:
-            self._session = self._open()
         headers = {} if document is None else {"Content-Type": "application/json"}
         if token := self._token():
             headers["Authorization"] = f"Bearer {token}"
         try:
-            response = await self._session.request(
+            response = await session.request(
                 method,
                 url,
                 data=document,
@@ -117,14 +130,23 @@ class Requester:
             raise ValueError(f"the answer is longer than {limit} bytes")
         return response.status, response.reason or "", bytes(body)
 
-    def _open(self) -> aiohttp.ClientSession:
+    @staticmethod
+    def _open(connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=self._ssl_context or True, limit=0, force_close=True),
+            connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=_HEADERS,
             trust_env=False,
             auto_decompress=False,
         )
+
+
+def _good(answer: _Answer) -> bytes:
+    """The body, if the status is 200. BadStatus."""
+    status, reason, body = answer
+    if status != 200:
+        raise BadStatus(status, reason, body)
+    return body
 
 
 def in_words(error: Exception) -> str:

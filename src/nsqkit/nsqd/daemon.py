@@ -133,11 +133,7 @@ class Nsqd:
             await self._serve_tcp(tcp)
             if http is not None or https is not None:
                 await self._serve_http(http, https)
-            ports = self._announced_ports()
-            self.log.info(
-                f"announced: {self.options.broadcast_address}, TCP port {ports[0]}, HTTP port {ports[1]}"
-            )
-            self._lookup.start(self._identity(), self.options.nsqlookupd_tcp_addresses)
+            self._announce()
             self._start_statsd()
             self._live = self._live_parts()
             self._drain = Drain(self.broker, self.log, self.slices, self.now, self._stopped.set)
@@ -320,26 +316,26 @@ class Nsqd:
             slices=self.slices,
         )
 
-    def _identity(self) -> bytes:
-        """What nsqlookupds are told of this nsqd (spec/lookup-peers.md)."""
+    def _announce(self) -> None:
+        """Tell nsqlookupds of this nsqd (spec/lookup-peers.md). Ports of unix sockets are 0."""
         options = self.options
-        tcp_port, http_port = self._announced_ports()
-        return encode_json(
-            {
-                "broadcast_address": options.broadcast_address,
-                "hostname": socket.gethostname(),
-                "http_port": http_port,
-                "tcp_port": tcp_port,
-                "topology_region": options.topology_region,
-                "topology_zone": options.topology_zone,
-                "version": NSQ_VERSION,
-            }
-        )
-
-    def _announced_ports(self) -> tuple[int, int]:
-        """TCP and HTTP. Those of unix sockets are 0."""
-        tcp = self.options.broadcast_tcp_port or max(self.tcp_port, 0)
-        return tcp, self.options.broadcast_http_port or max(self.http_port, 0)
+        tcp_port = options.broadcast_tcp_port or max(self.tcp_port, 0)
+        http_port = options.broadcast_http_port or max(self.http_port, 0)
+        self.log.info(f"announced: {options.broadcast_address}, TCP port {tcp_port}, HTTP port {http_port}")
+        if options.nsqlookupd_tcp_addresses and not (tcp_port and http_port):
+            self.log.warning(
+                "LOOKUPD: who announces port 0 is refused: say --broadcast-tcp-port and -http-port"
+            )
+        identity = {
+            "broadcast_address": options.broadcast_address,
+            "hostname": socket.gethostname(),
+            "http_port": http_port,
+            "tcp_port": tcp_port,
+            "topology_region": options.topology_region,
+            "topology_zone": options.topology_zone,
+            "version": NSQ_VERSION,
+        }
+        self._lookup.start(encode_json(identity), options.nsqlookupd_tcp_addresses)
 
     async def stop(self) -> None:
         """Stop accepting, hang up, write down everything, let go of the data path. The second call does nothing."""
