@@ -181,6 +181,26 @@ def test_failed_write_leaves_nothing(tmp_path: Path) -> None:
     assert [tmp_path / "nsqd.dat"] == list(tmp_path.iterdir())
 
 
+def test_what_is_there_needs_no_room(tmp_path: Path) -> None:
+    """On a full disk only a change can't be saved: the content that is there is made sure of, and stays."""
+
+    class FullDisk(NotingDisk):
+        def replace(self, path: str, content: bytes, **_: object) -> None:  # noqa: ARG002
+            raise OSError(28, "No space left on device")
+
+    metadata = Metadata([TopicState("orders")])
+    save(Disk(), str(tmp_path), metadata)
+    disk = FullDisk()
+
+    save(disk, str(tmp_path), metadata)
+    with pytest.raises(MetadataError, match="No space left"):
+        save(disk, str(tmp_path), Metadata([TopicState("other")]))
+
+    assert metadata.topics == load(disk, str(tmp_path)).topics
+    with pytest.raises(MetadataError):
+        save(FullDisk(), str(tmp_path / "nowhere"), metadata)
+
+
 def test_data_path_is_gone(tmp_path: Path) -> None:
     """Writing into a directory that does not exist is a MetadataError too."""
     with pytest.raises(MetadataError, match="No such file or directory"):

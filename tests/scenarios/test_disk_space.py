@@ -1,5 +1,6 @@
 """What is finished gives its space back, while nsqd runs, when it stops, and when it starts."""
 
+import json
 import resource
 import sys
 import time
@@ -7,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from faults.machine import small_disk
 from tests.scenarios.conftest import Client, Closed, Daemon, command
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="prlimit is Linux's")
@@ -115,3 +117,45 @@ def publish(client: Client, body: bytes) -> bool:
         return client.frame() == (0, b"OK")
     except Closed:
         return False
+
+
+@pytest.mark.parametrize("mode", ["os", "fsync"])
+def test_a_volume_without_a_byte_left(make_daemon, tmp_path, mode):
+    """Without a reserve, and with the last byte taken by somebody else: finishing makes room, also after a kill."""
+    volume = tmp_path / "volume"
+    with small_disk(volume, 8 * MEGABYTE) as disk:
+        if disk is None:
+            pytest.skip("nothing may be mounted here")
+        nsqd = make_daemon(f"--durability={mode}", "--min-free-space=0", "--mem-queue-size=10", http=True)
+        nsqd.data_path = volume
+        nsqd.start()
+        nsqd.consumer("orders").ready(0)
+        publisher = nsqd.connect()
+        kept = 0
+        while publish(publisher, b"x" * 100_000):
+            kept += 1
+        assert kept > 10
+        disk.fill(0)
+        nsqd.kill()
+        nsqd.start()
+
+        (topic,) = json.loads(nsqd.request("GET", "/stats?format=json")[1])["topics"]
+        owed = topic["channels"][0]["depth"]  # what was refused for want of a journal may be in the log
+        assert owed >= kept
+        consumer = nsqd.consumer("orders")
+        consumer.messages(owed)
+        consumer.sync()
+
+        wait_until(lambda: taken(nsqd) < LITTLE)
+        wait_until(lambda: publish(nsqd.connect(), b"there is room again"))
+        assert consumer.messages(1)[0].body == b"there is room again"
+        consumer.sync()
+        wait_until(lambda: nsqd.request("GET", "/ping")[0] == 200)
+        nsqd.connect().publish("orders", b"still there after a kill")
+        nsqd.kill()
+        nsqd.start()
+        consumer = nsqd.consumer("orders")
+        while consumer.messages(1)[0].body != b"still there after a kill":
+            pass  # what was finished just before the kill may come again
+        assert "damage" not in nsqd.log()
+        nsqd.stop()

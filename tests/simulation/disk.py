@@ -18,6 +18,7 @@ from random import Random
 from typing import Final
 
 from nsqkit.nsqd.storage.disk import Disk, Permit
+from nsqkit.nsqd.storage.segment import is_renewed
 
 ROOT: Final = "/data"
 FIRST_FILE: Final = 3  # descriptor
@@ -268,6 +269,7 @@ class SimulatedDisk(Disk):
     def write(self, file: int, pieces: list[bytes], offset: int) -> int:
         """Into the cache; a part of it if the disk gets full, if writes are short, or if the process dies."""
         data = b"".join(pieces)
+        self.counts["log given up"] += is_renewed(data)
         path = self._open[file][0]
         if self._deadly == 0:
             self._put(file, data[: self.chance.randint(0, len(data))], offset)
@@ -291,7 +293,9 @@ class SimulatedDisk(Disk):
     def truncate(self, file: int, size: int) -> None:
         """In the cache."""
         self.alter("truncate", self._open[file][0])
-        self._file(file).truncate(size, self.sector)
+        inode = self._file(file)
+        self._give_back(len(inode.content) - size)
+        inode.truncate(size, self.sector)
 
     def sync(self, file: int) -> None:
         """To the platter; when it fails, only some of it, and nobody knows."""
@@ -337,6 +341,7 @@ class SimulatedDisk(Disk):
                 self.close(file)
             self.rename(temporary, path)
         except OSError:
+            self._give_back(_size(inode))
             directory.change(name, "", None)
             raise
         if sync:
@@ -377,6 +382,7 @@ class SimulatedDisk(Disk):
         except FileNotFoundError:
             return
         if name in directory.entries:
+            self._give_back(_size(directory.entries[name]))
             directory.change(name, "", None)
             self.removed(path)
 
@@ -384,7 +390,9 @@ class SimulatedDisk(Disk):
         """Not synced, but whole."""
         self.alter("rename", path)
         directory, name = self._place(path)
-        directory.change(name, self._place(target)[1], self._find(path))
+        there = self._place(target)[1]
+        self._give_back(_size(directory.entries.get(there)))
+        directory.change(name, there, self._find(path))
 
     def remove_directory(self, path: str) -> None:
         """Not synced."""
@@ -447,6 +455,10 @@ class SimulatedDisk(Disk):
                 self.free -= len(inode.content) - before
         return len(data)
 
+    def _give_back(self, size: int) -> None:
+        if self.free != PLENTY:
+            self.free += size
+
     def _file(self, file: int) -> File:
         inode = self._open[file][1]
         assert isinstance(inode, File)
@@ -470,6 +482,10 @@ class SimulatedDisk(Disk):
 
 class Died(BaseException):
     """The process dies here."""
+
+
+def _size(entry: File | Directory | None) -> int:
+    return len(entry.content) if isinstance(entry, File) else 0
 
 
 def _error(number: int) -> OSError:

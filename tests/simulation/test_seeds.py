@@ -37,6 +37,7 @@ REACHED = (
     "journal replayed",
     "kill with unsynced data",
     "layer ready by itself",
+    "log given up",
     "layer ready when greeted",
     "layer spoiled",
     "layer spoke unasked",

@@ -88,7 +88,7 @@ class Housekeeping:
         self._complaints: dict[str, str] = {}  # by what fails
         self._machine = machine
         self._cpu_time = machine.cpu_time
-        self._low = False  # space was low when it was looked at last
+        self._tight = False  # so it was when it was looked at last
         self._late = False  # the last pass left topics for the next one
         self._stopping = False
         storage.shared.buried = self.clear_away
@@ -114,8 +114,8 @@ class Housekeeping:
             return
         if self._committing is None and self._broker.unsynced:
             self._commit()
-        if self._storage.shared.low is not self._low:
-            self._low = self._storage.shared.low
+        if self._storage.shared.tight() is not self._tight:
+            self._tight = self._storage.shared.tight()
             self._give_back()
         if self._storage.shared.misplaced != self._misplaced:
             self._misplaced = self._storage.shared.misplaced
@@ -244,6 +244,9 @@ class Housekeeping:
         topics: list[Topic] = []
         while self._written and self._cpu_time() < end:
             topic, written, left = self._written.pop()
+            if written.unsaved and written.needed_from < written.end:
+                topic.note_change()  # only where nothing is owed a full disk need not be able to save metadata first
+                continue
             if topic.store is not None and not topic.deleted:
                 topics.append(topic)
                 topic.store.checkpoint(written)
@@ -295,7 +298,7 @@ class Housekeeping:
             topic.dirty = False
             if topic.store is None or topic.deleted:
                 continue
-            if topic.changed > saved:
+            if topic.changed > saved and not self._storage.shared.full:
                 topic.note_change()  # what it gave to a channel that a start does not know yet would be lost
                 continue
             owed.append(TopicOwed(topic, topic.store))

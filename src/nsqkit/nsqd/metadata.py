@@ -142,12 +142,30 @@ class MetadataFile:
         """Replace the file. A reader, also one after a crash, finds the old content or the new one, never a part.
 
         Returns only after the file and its directory entry are on the disk, whatever the durability mode: a power cut
-        may cost messages, never the knowledge of who has to get them. Raises MetadataError.
+        may cost messages, never the knowledge of who has to get them. Raises MetadataError, but not on a full disk for
+        what is there already: a start on it must find its consumers, who make room.
         """
         try:
             self._disk.replace(self._path, content, sync=True)
         except OSError as error:
+            if self._has(content):
+                return
             raise MetadataError(f"failed to write metadata to {self._path} - {error.strerror}") from error
+
+    def _has(self, content: bytes) -> bool:
+        """Does the file have this content, for good?"""
+        try:
+            if self._disk.load(self._path) != content:
+                return False
+            file = self._disk.open(self._path)
+            try:
+                self._disk.sync(file)
+            finally:
+                self._disk.close(file)
+            self._disk.sync_directory(os.path.dirname(self._path))
+        except OSError:
+            return False
+        return True
 
 
 def _listed(texts: dict[str, bytes]) -> bytes:

@@ -103,13 +103,19 @@ class TestFreeSpace:
         assert [(0, b"copy")] == contents(log)
 
     def test_without_a_reserve(self, home):
-        """The disk is never asked."""
+        """Nothing is refused before the system refuses it, but what nobody needs goes when there is hardly any room."""
         home.min_free_bytes = 0
         home.begin()
-        home.fill(home.open(), 1)
+        home.disk.free = 1000
         home.storage.shared.look()
+        home.fill(home.open(), 1)
 
-        assert [] == home.disk.names_called("free_bytes")
+        shared = home.storage.shared
+        assert (False, True, True) == (shared.low, shared.full, shared.tight())
+        assert {} == shared.health.reasons
+        home.disk.free = 1 << 20
+        shared.look()
+        assert not shared.tight()
 
 
 class TestSyncs:

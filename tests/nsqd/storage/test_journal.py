@@ -170,10 +170,22 @@ class TestErrors:
         assert ("a", 0, b"2") == entries(journal)[-1]
         assert 1 == home.disk.opened()
 
-    def test_its_size_counts_what_a_failed_write_left(self, home, journal):
-        """Half an entry takes space as well, until its file is removed."""
+    def test_half_a_group_is_cut_off(self, home, journal):
+        """It would look like damage at the next start."""
+        journal.write([entry(home, "a", 0, b"1")])
         home.disk.most = 10
         home.disk.fail("write", errno.ENOSPC, after=1)
+        with pytest.raises(StoreError):
+            journal.write([entry(home, "a", 1, b"2")])
+
+        assert ([("a", 0, b"1")], 0) == (entries(journal), journal.damage(journal.files()[0]))
+        assert os.path.getsize(journal.files()[0]) == journal.size_bytes
+
+    def test_its_size_counts_what_a_failed_write_left(self, home, journal):
+        """Half an entry that can't be cut off takes space as well, until its file is removed."""
+        home.disk.most = 10
+        home.disk.fail("write", errno.ENOSPC, after=1)
+        home.disk.fail("truncate", errno.EIO)
         with pytest.raises(StoreError):
             journal.write([entry(home, "a", 0, b"1")])
         assert 10 == journal.size_bytes

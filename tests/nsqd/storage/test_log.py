@@ -159,14 +159,14 @@ class TestSegments:
     def test_a_little_that_is_finished(self, home):
         """A new file is not worth it, but when space is low."""
         home.max_bytes_per_file = 1 << 30
-        home.min_free_bytes = 1000
+        home.min_free_bytes = 1 << 20
         home.begin()
         log = home.open()
         home.write(log, b"x" * 100_000)
         checkpoint(home, log)
         assert ([0], False) == (home.segments(), log.worth_leaving())
 
-        home.disk.free = 999
+        home.disk.free = (1 << 20) - 1
         home.storage.shared.look()
 
         assert log.worth_leaving()
@@ -199,6 +199,7 @@ class TestSegments:
         assert 3 == len(contents(log))
 
         home.disk.heal()
+        home.storage.shared.look()
         assert [] == checkpoint(home, log)
         assert [3] == home.segments()
 

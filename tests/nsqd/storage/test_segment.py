@@ -15,6 +15,8 @@ from nsqkit.nsqd.storage.segment import (
     file_header,
     header_before,
     header_position,
+    is_renewed,
+    renewed_header,
     whole_length,
 )
 
@@ -51,6 +53,23 @@ def test_file_header():
     assert -1 == header_before(HEADER)
     assert 250 == header_before(file_header(258, 8))
     assert -1 == header_before(file_header(1 << 40, 1 << 31))
+
+
+def test_renewed_header():
+    """It names its first position and no file before, and one wrong bit makes it no header at all."""
+    header = renewed_header(258)
+    assert (FILE_HEADER, True, 258, -1) == (
+        len(header),
+        is_renewed(header),
+        header_position(header),
+        header_before(header),
+    )
+    assert not is_renewed(HEADER)
+    for bit in range(8 * len(header)):
+        wrong = bytearray(header)
+        wrong[bit // 8] ^= 1 << bit % 8
+        assert not is_renewed(bytes(wrong))
+        assert -1 == header_position(bytes(wrong))
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ def record(owed: TopicOwed, pause: Callable[[], None] = without_pause) -> TopicR
     written.end = owed.end
     written.needed_from = owed.end
     written.last_id = owed.last_id
+    written.unsaved = owed.unsaved
     for name, ephemeral, owed_here in [("", False, owed.waiting), *owed.channels]:
         channel = ChannelRecord(name)
         _note_ready(channel, owed_here, pause)

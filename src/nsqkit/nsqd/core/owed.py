@@ -81,6 +81,7 @@ class TopicOwed:
         self.end: i64 = store.end()
         self.oldest = store.oldest()
         self.last_id = topic.last_id
+        self.unsaved = topic.changed > topic.broker.changes.saved  # a start would find older metadata
         self.ahead = topic.broker.calendar.ahead
         self.waiting = topic.waiting.owed()
         self.channels = [

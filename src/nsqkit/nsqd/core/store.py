@@ -95,6 +95,7 @@ class TopicRecord:
         self.end: i64 = 0
         self.last_id: i64 = 0
         self.needed_from: i64 = 0  # nothing before this position is owed by anybody
+        self.unsaved = False  # the metadata that a start would find is older
         self.channels: list[ChannelRecord] = []
 
 

@@ -10,7 +10,7 @@ from mypy_extensions import i64
 
 from nsqkit.nsqd.storage.checkpoint import Synced, encode
 from nsqkit.nsqd.storage.disk import Permit, pause, write_all
-from nsqkit.nsqd.storage.segment import FILE_HEADER, Segment, header_position
+from nsqkit.nsqd.storage.segment import FILE_HEADER, Segment, header_position, renewed_header
 
 if TYPE_CHECKING:
     from nsqkit.nsqd.core.store import TopicRecord
@@ -128,8 +128,8 @@ class SyncJob:
             self._short.append((segment, -1))  # or nobody needs it any more
             return
         try:
-            if self._log.closed:
-                return  # a file of this name may be one of a new topic by now
+            if self._log.closed or segment.given_up:
+                return  # a file of this name may be one of a new topic by now, or begin elsewhere
             left = self._disk.size(file)
             if left < size:
                 self._short.append((segment, left))
@@ -176,6 +176,55 @@ def size_of(disk: Disk, path: str) -> int:
         disk.close(file)
 
 
+class GiveUp:
+    """On a disk so full that no checkpoint can be written: let what nobody needs go at once, and in place.
+
+    The header of the segment that stays says, for good, that nothing before it is owed; only then do other segments go,
+    and what this one has, if nobody needs that either. However far it came, who opens the log brings it to its end, and
+    the checkpoint that is on the disk does no harm: what it says to be owed before that header was finished since.
+    """
+
+    def __init__(self, disk: Disk, log: TopicLog, kept: Segment, doomed: list[str], *, empties: bool) -> None:
+        self._disk = disk
+        self._log = log
+        self._kept = kept
+        self._header = renewed_header(kept.first_position)
+        self._empties = empties  # nothing of the file is needed, and nothing is written to it meanwhile
+        self.doomed = doomed
+        self.error = ""
+
+    def run(self, permit: Permit) -> None:
+        """Do it; on an error it is to be done again, and `error` tells why."""
+        state = self._log.sync_state
+        with state.lock:  # a sync may write again what it reads
+            try:
+                self._run(permit)
+            except FileNotFoundError:
+                return  # the topic was deleted meanwhile, or somebody removed the file, which the next write sees
+            except OSError as error:
+                state.failures += 1
+                self.error = f"{self._kept.path}: {error.strerror}"
+
+    def _run(self, permit: Permit) -> None:
+        with permit:
+            file = self._disk.open(self._kept.path)
+        try:
+            write_all(self._disk, file, [self._header], 0)
+            self._disk.sync(file)
+            for path in self.doomed:
+                with permit:
+                    self._disk.remove(path)
+            if self._empties:
+                self._disk.truncate(file, FILE_HEADER)
+                self._disk.sync(file)
+        finally:
+            self._disk.close(file)
+
+    def finish(self) -> None:
+        """Let the log know."""
+        self._log.gave_up(self)
+
+
 class CheckpointJob:
     """Replace a checkpoint, and remove the segments that it does without. With `safe`, it must survive a power cut."""
 
@@ -193,12 +242,15 @@ class CheckpointJob:
         self._record = record
         self._reached = log.sync_state.reached
         self._log = log
-        self._doomed = doomed
+        self.doomed = doomed
         self._sync = sync
+        self.give_up: GiveUp | None = None  # what has to go first, to make room for the checkpoint
+        self.copied = False  # until it is written there are copies that no checkpoint names
         self.safe = bool(doomed)
         self.watched: list[Segment] = []  # complete segments whose files are looked at on this occasion
         self._short: list[tuple[Segment, int]] = []  # those that are not whole any more, and their sizes
         self._permit = Permit()
+        self.failure: OSError | None = None
         self.error = ""
 
     def cancel(self) -> None:
@@ -207,6 +259,9 @@ class CheckpointJob:
 
     def run(self) -> None:
         """Do it; on an error nothing is removed, and `error` tells why."""
+        if self.give_up is not None:
+            self.give_up.run(self._permit)
+            self.error = self.give_up.error
         if self._sync is not None:
             self._sync.run()
             self.error = self._sync.error
@@ -217,12 +272,13 @@ class CheckpointJob:
     def _run(self, content: bytes) -> None:
         try:
             self._disk.replace(self._path, content, sync=self.safe, permit=self._permit)
-            for path in self._doomed:
+            for path in self.doomed:
                 with self._permit:
                     self._disk.remove(path)
         except FileNotFoundError:
             return  # the topic was deleted meanwhile
         except OSError as error:
+            self.failure = error
             self.error = f"{self._path}: {error.strerror}"
 
     def _watch(self) -> None:
@@ -238,9 +294,11 @@ class CheckpointJob:
         """Let the log know how far it is safe, what is still to be done, and which files are not whole."""
         for segment, size in self._short:
             self._log.note_short(segment, size)
+        if self.give_up is not None:
+            self.give_up.finish()
         if self._sync is not None:
             self._sync.finish()
         if self.error:
-            self._log.checkpoint_failed(self._doomed)
+            self._log.checkpoint_failed(self)
         else:
             self._log.checkpoint_written()

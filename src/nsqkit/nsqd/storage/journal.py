@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from typing import Final
 
 from google_crc32c import value
@@ -71,6 +72,9 @@ class Journal:
             self._disk.sync(self._file)
             self.sync_durations.add(self._disk.clock() - began)
         except OSError as error:
+            if self._file >= 0:
+                with suppress(OSError):
+                    self._disk.truncate(self._file, int(self._size))  # half a group would look like damage
             self.rotate()  # after a failed sync the system may have dropped what it was to write
             self._buried = [(topic, entry) for topic, entry in group if isinstance(entry, Deletion)]
             raise StoreError(f"journal: {error.strerror}") from error

@@ -5,6 +5,7 @@ What is found at the start is looked through and repaired in opening.py.
 
 from __future__ import annotations
 
+import errno
 from contextlib import suppress
 from typing import Final
 
@@ -14,7 +15,7 @@ from nsqkit.nsqd.core.batch import Batch
 from nsqkit.nsqd.core.store import Extent, StoreError, TopicRecord, TopicStore
 from nsqkit.nsqd.storage import checkpoint as checkpoints
 from nsqkit.nsqd.storage.disk import write_all
-from nsqkit.nsqd.storage.jobs import CheckpointJob, SyncJob, SyncState
+from nsqkit.nsqd.storage.jobs import CheckpointJob, GiveUp, SyncJob, SyncState
 from nsqkit.nsqd.storage.opening import Opening
 from nsqkit.nsqd.storage.reader import LogReader
 from nsqkit.nsqd.storage.segment import (
@@ -53,6 +54,9 @@ class TopicLog(TopicStore):
         self._pending: list[Batch] = []
         self.closed = False  # for good; read in threads
         self._doomed: list[str] = []  # segments that nobody needs, and that could not be removed
+        self._giving_up = (
+            False  # the last segment's file is being emptied by a thread, and must not be written
+        )
         self._watch: i64 = 0  # where `_watched` goes on
         self._copied = False  # there are carried batches that no checkpoint on the disk names
         self.sync_state = SyncState()
@@ -104,6 +108,7 @@ class TopicLog(TopicStore):
             segment = self._writable(total)
             self._write_at(segment, pieces)
         except OSError as error:
+            self._shared.note_failure(error)
             for batch in batches:
                 batch.first_position = NOWHERE
             raise StoreError(f"{self._directory}: {error.strerror}") from error
@@ -124,6 +129,8 @@ class TopicLog(TopicStore):
 
     def _writable(self, total: i64) -> Segment:
         """The segment that the next `total` bytes go to, open."""
+        if self._giving_up:
+            raise OSError(errno.ENOSPC, "the disk is full, and what is finished is just being given up")
         self._shared.use(self)
         if not self._segments:
             return self._roll()
@@ -280,8 +287,11 @@ class TopicLog(TopicStore):
         Copies, and the checkpoint that names them, must be safe before their originals go.
         """
         self._look_at_last()
-        error = self._leave_segment(record)
-        safe = self._copied or (len(self._segments) > 1 and self._segments[0].stop <= record.needed_from)
+        give_up = self._give_up(record)
+        error = "" if give_up is not None else self._leave_segment(record)
+        copied = self._copied
+        safe = copied or len(self._doomed) > 0
+        safe = safe or (len(self._segments) > 1 and self._segments[0].stop <= record.needed_from)
         sync = self.sync_job() if safe else None
         doomed: list[str] = []
         if safe:
@@ -295,6 +305,8 @@ class TopicLog(TopicStore):
             self._shared.health.clear(LOSS + self._directory)
         job = CheckpointJob(self._disk, f"{self._directory}/{CHECKPOINT}", record, self, doomed, sync)
         job.safe = safe
+        job.give_up = give_up
+        job.copied = copied
         job.watched = self._watched()
         job.error = error
         self._checkpoint_job = job
@@ -314,8 +326,43 @@ class TopicLog(TopicStore):
             self._shared.use(self)
             self._roll()
         except OSError as error:
+            self._shared.note_failure(error)
             return f"{self._directory}: {error.strerror}"
         return ""
+
+    def _give_up(self, record: TopicRecord) -> GiveUp | None:
+        """If the disk is full, and something can be had from what nobody needs: what has to go before the checkpoint.
+
+        As long as no checkpoint names copies, their originals are needed.
+        """
+        whole = record.needed_from >= self._next
+        if not self._segments or not (self._shared.full or self._giving_up) or (self._copied and not whole):
+            return None
+        segments = self._segments
+        doomed, self._doomed = self._doomed, []
+        while len(segments) > 1 and segments[0].stop <= record.needed_from:
+            gone = segments.pop(0)
+            self._reader.forget(gone)
+            doomed.append(gone.path)
+        last = segments[-1]
+        if whole and not self._giving_up and last.size >= self._worth():
+            last.given_up = self._giving_up = True
+            segments[-1] = Segment(last.path, self._next, FILE_HEADER)
+            self._reader.forget(last)
+        if not doomed and not self._giving_up:
+            return None
+        self._copied = False
+        return GiveUp(self._disk, self, segments[0], doomed, empties=self._giving_up)
+
+    def gave_up(self, job: GiveUp) -> None:
+        """A job has done that, or failed."""
+        if job.error:
+            self._doomed.extend(job.doomed)
+            self.sync_failed()
+        else:
+            self._giving_up = False
+            if not self.closed:
+                self._shared.wrote(self, 1)
 
     def _watched(self) -> list[Segment]:
         """Complete segments whose files are looked at with this checkpoint: some, and others with the next."""
@@ -332,7 +379,7 @@ class TopicLog(TopicStore):
 
     def _worth(self) -> i64:
         """Bytes of finished messages for which a new segment is begun, so that they can be removed."""
-        worth: i64 = _WORTH_ON_A_FULL_DISK if self._shared.low else _WORTH
+        worth: i64 = _WORTH_ON_A_FULL_DISK if self._shared.tight() else _WORTH
         return min(worth, max(self._shared.max_bytes_per_file // 4, FILE_HEADER + 1))
 
     def checkpoint_written(self) -> None:
@@ -341,14 +388,16 @@ class TopicLog(TopicStore):
         self.checkpointed_at = self._shared.checkpointed_at = self._disk.clock()
         self._shared.checkpoint_count += 1
 
-    def checkpoint_failed(self, doomed: list[str]) -> None:
+    def checkpoint_failed(self, job: CheckpointJob) -> None:
         """A checkpoint could not be written, so segments were not removed: the next one has to do all that."""
-        self._doomed.extend(doomed)
-        self._copied = True
+        if job.failure is not None:
+            self._shared.note_failure(job.failure)
+        self._doomed.extend(job.doomed)
+        self._copied = self._copied or job.copied
 
     def sync_job(self) -> SyncJob | None:
         """What a thread has to sync so that everything written so far survives a power cut; None if nothing."""
-        if not self._segments or self.closed:
+        if not self._segments or self.closed or self._giving_up:
             return None
         last = self._segments[-1]
         if self.sync_state.covers(last.first_position, last.size):

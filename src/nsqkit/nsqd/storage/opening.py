@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from librt.strings import read_i64_be
 from mypy_extensions import i64
 
 from nsqkit.nsqd.storage import checkpoint as checkpoints
 from nsqkit.nsqd.storage.disk import write_all
 from nsqkit.nsqd.storage.reader import CHECK_BLOCK, MAX_POSITION, LogReader
 from nsqkit.nsqd.storage.segment import (
+    BATCH_HEADER,
     CHECKPOINT,
     FILE_HEADER,
     SUFFIX,
@@ -22,7 +24,9 @@ from nsqkit.nsqd.storage.segment import (
     file_header,
     header_before,
     header_position,
+    is_renewed,
     is_segment,
+    whole_length,
 )
 
 if TYPE_CHECKING:
@@ -111,6 +115,9 @@ class Opening:
         try:
             segment = Segment(path, position, self._disk.size(file))
             header = self._disk.read(file, FILE_HEADER, 0)
+            if is_renewed(header) and header_position(header) >= position:
+                self._renew(segment, file, header_position(header))
+                return
             whole = header_position(header) == position
             if whole:
                 segment.before = header_before(header)
@@ -120,6 +127,36 @@ class Opening:
                 self._mend(segment, file, name, last)
         finally:
             self._disk.close(file)
+
+    def _renew(self, segment: Segment, file: int, first_position: i64) -> None:
+        """Take in a segment before which everything was given up, and bring that to its end (jobs.py, `GiveUp`)."""
+        segment.first_position = segment.stop = first_position
+        record = self.record
+        if record is not None:
+            record.needed_from = max(record.needed_from, first_position)
+        given_up = [earlier.path for earlier in self._segments]
+        self._segments.clear()
+        self._segments.append(segment)
+        try:
+            for path in given_up:
+                self._disk.remove(path)
+            if self._has_only_earlier(segment, file):
+                segment.size = FILE_HEADER
+                self._disk.truncate(file, FILE_HEADER)
+                self._disk.sync(file)
+        except OSError as error:
+            self._shared.report(
+                f"{segment.path}: what was finished before it can't be removed: {error.strerror}"
+            )
+
+    def _has_only_earlier(self, segment: Segment, file: int) -> bool:
+        """Is what follows the header older than what the segment begins with now?"""
+        if segment.size <= FILE_HEADER:
+            return False
+        front = self._disk.read(file, BATCH_HEADER, FILE_HEADER)
+        if len(front) == BATCH_HEADER and whole_length(front, 0) > 0:
+            return read_i64_be(front, 20) < segment.first_position
+        return self._reader.next_whole(segment, file, FILE_HEADER) < 0
 
     def _mend(self, segment: Segment, file: int, name: str, last: bool) -> None:
         """Do something about a file without a header of ours."""

@@ -12,13 +12,17 @@ A segment file, named by the first position in it (20 digits, `.log`), is a head
 that a file is missing. The checksum covers everything behind it. `data` is what the publish
 command brought: `[4 size][body]` per message.
 Flag 1: a carried copy (see `Batch.carried`).
+
+Version 2 of the header is written over another one (jobs.py, `GiveUp`): whatever came before its first position, in
+this file or in those before, was given up. The position may be after the one in the file's name, and the place of
+`before` has the crc32c of the rest of the header.
 """
 
 import re
 from bisect import bisect
 from typing import Final
 
-from google_crc32c import extend
+from google_crc32c import extend, value
 from librt.strings import BytesWriter, read_i32_be, read_i64_be, write_i32_be, write_i64_be
 from mypy_extensions import i32, i64
 
@@ -26,6 +30,7 @@ from nsqkit.nsqd.core.batch import KEPT, Batch
 
 FILE_MAGIC: Final = b"NSQKLOG\n"
 FILE_VERSION: Final = 1
+RENEWED: Final = 2  # the version of a header that gives up what was before
 FILE_HEADER: Final = 24
 BATCH_MAGIC: Final = b"NSQb"
 BATCH_HEADER: Final = 52
@@ -65,17 +70,34 @@ def file_header(first_position: i64, before: i64 = 0) -> bytes:
     return out.getvalue()
 
 
+def renewed_header(first_position: i64) -> bytes:
+    """The bytes to be written over a segment's header to give up whatever came before this position."""
+    out = BytesWriter()
+    write_i64_be(out, first_position)
+    position = out.getvalue()
+    covered = FILE_MAGIC + RENEWED.to_bytes(4, "big")
+    checksum: int = value(covered + position)
+    return covered + checksum.to_bytes(4, "big") + position
+
+
 def header_position(raw: bytes) -> i64:
     """The first position that a segment's header names, -1 if it is no header of ours."""
+    if is_renewed(raw):
+        return read_i64_be(raw, 16)
     if len(raw) < FILE_HEADER or not raw.startswith(FILE_MAGIC) or read_i32_be(raw, 8) != FILE_VERSION:
         return -1
     return read_i64_be(raw, 16)
 
 
+def is_renewed(raw: bytes) -> bool:
+    """Whether a segment's header is one of `renewed_header`."""
+    return len(raw) >= FILE_HEADER and raw[:FILE_HEADER] == renewed_header(read_i64_be(raw, 16))
+
+
 def header_before(raw: bytes) -> i64:
     """Where the file before begins, as a whole header says; -1 if there was none."""
     before = i64(read_i32_be(raw, 12))
-    return read_i64_be(raw, 16) - before if before > 0 else -1
+    return read_i64_be(raw, 16) - before if before > 0 and not is_renewed(raw) else -1
 
 
 def encode_header(batch: Batch) -> bytes:
@@ -134,6 +156,7 @@ class Segment:
         self.first_position = first_position
         self.size = size  # bytes that hold whole batches (and the header)
         self.harmed = False  # somebody took something of it while it was in use
+        self.given_up = False  # nobody needs it, and another one takes its file over
         self.before: i64 = -1  # where the file before begins, as far as the header says
         self.stop: i64 = first_position  # behind the last position, once that is known
         self._positions: list[int] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -23,6 +24,8 @@ DATA_PATH: Final = "data path"  # cause of bad health: it was removed, renamed o
 GRAVE: Final = "%deleted-"  # begins the names of the directories of deleted topics; no topic's begins so
 LOSS: Final = "loss in "  # beginning of the causes of bad health of one log; its directory follows
 _GUARD_STEP: Final = 4_194_304  # bytes written between two looks at the free space
+_NO_ROOM: Final = 1 << 16  # with less free bytes the disk is full
+_ROOM: Final = 1 << 20  # and with so many it is not any more
 
 
 class Shared:
@@ -51,6 +54,7 @@ class Shared:
         self.checkpoint_count: i64 = 0  # checkpoints that were put in their place
         self.checkpointed_at = -1.0  # when the last one was, by the clock of the disk; -1: none yet
         self.low = False  # less than the reserve is free
+        self.full = False  # there is no room for a checkpoint, as far as was seen
         self.free_bytes: i64 = 0  # as far as was seen
         self.misplaced = ""  # why nothing may be written, as far as was seen
         self.unguarded = False  # what was confirmed comes back from the journal, and may use the reserve
@@ -128,12 +132,16 @@ class Shared:
             self.health.set(DATA_PATH, self.misplaced)
             return
         self.health.clear(DATA_PATH)
-        if self.min_free_bytes <= 0:
-            return
         try:
             self.free_bytes = self.disk.free_bytes(self.data_path)
         except OSError:
             return  # whoever writes will see what is wrong
+        if self.free_bytes < _NO_ROOM:
+            self.full = True
+        elif self.free_bytes >= _ROOM:
+            self.full = False
+        if self.min_free_bytes <= 0:
+            return
         low = self.free_bytes < self.min_free_bytes
         if low:
             self.health.set(FREE_SPACE, self._too_little())
@@ -143,6 +151,15 @@ class Shared:
             self.low = low
             full = f"the disk is full up to the reserve ({self.free_bytes} bytes free): publishes are refused"
             self._report(full if low else "the disk has room again")
+
+    def note_failure(self, error: OSError) -> None:
+        """Something could not be written. Is the disk, or somebody's share of it, full?"""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            self.full = True
+
+    def tight(self) -> bool:
+        """Should whatever nobody needs be given back, even if it is little?"""
+        return self.low or self.full
 
     def _too_little(self) -> str:
         return f"less than {self.min_free_bytes} bytes are free on the disk of the data path"
