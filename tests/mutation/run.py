@@ -23,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = Path("src/nsqkit")
 COPIED = ("src", "tests", "pyproject.toml", "docs")
-SUITE = ("tests/nsqd", "tests/wire")
+SUITE = ("tests/nsqd", "tests/wire", "tests/web")
 TIME_LIMIT_S = 900  # for each of the two, with one mutation: one that makes the code hang is noticed by that
 
 _SIMULATION = """
@@ -149,10 +149,11 @@ def _head(count: int, seeds: int) -> list[str]:
         "",
         "<!-- Written by `make mutate`. -->",
         "",
-        f"`make mutate` breaks the storage and the channel in {count} ways (`tests/mutation/mutations.toml`), one at a",
-        f"time, and asks two judges: the simulation, with the cases that once failed and up to {seeds} seeds, and the",
-        "unit and property tests below `tests/nsqd` and `tests/wire`. A dash means that this judge did not notice;",
-        "both dashes would be a hole.",
+        f"`make mutate` breaks the code in {count} ways (`tests/mutation/mutations.toml`), one at a time, and asks two",
+        "judges: the simulation, with the cases that once failed and up to",
+        f"{seeds} seeds, and the unit and property tests below {', '.join(f'`{part}`' for part in SUITE)}.",
+        "A dash means that this judge did not notice; both dashes would be a hole.",
+        "The simulation has no HTTP, TLS, AUTH, statsd or zones.",
         "",
         "| what was broken | where | simulation | suite |",
         "|---|---|---|---|",
