@@ -15,6 +15,7 @@ from nsqkit.nsqd.handover.diskqueue import StoredMessage, meta_file_name, write_
 
 CORPUS: Final = os.path.join(os.path.dirname(__file__), "corpus")
 NOW: Final = 1_700_000_000_000_000_000
+HASHED: Final = b"sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0ab8225d7c1a9e2c9b1c1e"
 FIRST_ID: Final = b"%016x" % (((NOW >> 20) - 1288834974288) << 22)  # of the first message a session publishes
 
 MAGIC: Final = b"  V2"
@@ -85,6 +86,19 @@ def seeds() -> Mapping[str, Mapping[str, bytes]]:
             "ephemeral": b'{"topics":[{"name":"t#ephemeral","channels":[{"name":"c"}]}]}',
             "wrong-type": b'{"topics":[{"name":7}]}',
         },
+        "auth_answer": _auth_answers(),
+        "tokens": {
+            "all": b"# whose\nread 3f2c1e0b9a8d7c6f5e4d\n\npublish,read "
+            + HASHED
+            + b"\nadmin 0123456789abcdef!",
+            "own": b"3f2c1e0b9a8d7c6f5e4d\n",
+            "header": b"Bearer 3f2c1e0b9a8d7c6f5e4d",
+            "twice": b"read 3f2c1e0b9a8d7c6f5e4d\nadmin 3f2c1e0b9a8d7c6f5e4d\n",
+            "no-role": b"reed 3f2c1e0b9a8d7c6f5e4d",
+            "short": b"read 3f2c1e",
+            "bad-hash": b"admin sha256:9f86",
+            "only-remarks": b"# nothing\n",
+        },
         "command_line": {
             "usual": b"-data-path\0/tmp/x\0--mem-queue-size=0\0--lookupd-tcp-address=a:1\0--snappy=false",
             "durations": b"--msg-timeout=1m30s\0--max-msg-timeout\x0015m\0--sync-timeout=2.5s",
@@ -102,6 +116,23 @@ def seeds() -> Mapping[str, Mapping[str, bytes]]:
             "tls": b"tls_required = true\n",
             "unknown": b"nothing = 1\n[table]\nx = 1979-05-27T07:32:00Z\n",
         },
+    }
+
+
+def _auth_answers() -> dict[str, bytes]:
+    rule = b'{"topic":"^orders$","channels":[".*"],"permissions":["subscribe","publish"]}'
+    plain = b'{"topic":"rder","channels":["bill","c"],"permissions":["subscribe"]}'
+    return {
+        "usual": b'{"ttl":60,"identity":"billing","identity_url":"http://id/","authorizations":['
+        + rule
+        + b"]}",
+        "plain": b'{"ttl":1,"authorizations":[' + plain + b"," + rule + b"]}",
+        "nothing": b'{"ttl":3600,"authorizations":null}',
+        "no-ttl": b'{"identity":"x","authorizations":[]}',
+        "long-ttl": b'{"ttl":9223372036854775807}',
+        "bad-permission": b'{"ttl":1,"authorizations":[{"topic":"","channels":[""],"permissions":["admin"]}]}',
+        "bad-pattern": b'{"ttl":1,"authorizations":[{"topic":"(","channels":["[a-"],"permissions":[]}]}',
+        "not-json": b"<html>502</html>",
     }
 
 
