@@ -7,6 +7,7 @@ files. Mode 1: the rest is a journal file as it is; mode 2: the same with the ch
 from typing import Final
 
 from nsqkit.nsqd.core.batch import Batch
+from nsqkit.nsqd.core.store import Deletion
 from nsqkit.nsqd.storage.segment import BATCH_MAGIC, FILE_HEADER
 from tests.fuzz.memory_disk import Damage, House, identity, read_all, sealed
 from tests.fuzz.source import Source
@@ -54,6 +55,8 @@ def _check_damage(source: Source) -> None:
         house.disk.files[path] = damage.content
     total = sum(len(damage.content) for damage in damages.values())
     house.begin()
+    if any(isinstance(entry, Deletion) for _, entry in house.storage.journal.replay(FILE)):
+        return  # the damage brought one along, checksum and all
     house.disk.bytes_read = 0
     house.storage.replay_journal(lambda _: True)
     assert house.disk.bytes_read <= WORK * total
