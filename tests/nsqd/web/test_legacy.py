@@ -132,6 +132,27 @@ def test_dump(http, nsqd):
     assert lines[2].endswith(" attempts 0 until 1700000001.500")
 
 
+def test_dump_of_what_came_in_bulk(http, nsqd):
+    """What came deferred in bulk is listed, each message at its time, before it is taken apart and afterwards."""
+    channel = nsqd.broker.topic("t").channel("c", NOW)
+    http.post("/pub?topic=t&defer=2000", b"later")
+    http.post("/mput?topic=t&defer=1000", b"\n".join([b"x"] * 100))
+    http.post("/mput?topic=t&defer=3000", b"\n".join([b"x"] * 100))
+    assert 201 == channel.deferred_count()
+    assert channel.early
+
+    lines = http.get("/dump_inflight?topic=t&channel=c").body.decode().splitlines()
+    nsqd.broker.work(NOW)
+    nsqd.broker.work(NOW)
+
+    assert ["inFlightMessages: 0", "deferredMessages: 201"] == lines[:2]
+    ends = [line.rpartition(" ")[2] for line in lines[2:]]
+    assert ["1700000001.000"] * 100 + ["1700000002.000"] + ["1700000003.000"] * 100 == ends
+    assert 201 == len({line.split()[0] for line in lines[2:]})
+    assert not channel.early
+    assert lines == http.get("/dump_inflight?topic=t&channel=c").body.decode().splitlines()
+
+
 def test_memory_profile(http, tmp_path):
     """The profile is written to a file in the data path."""
     assert b"OK" == http.get("/mem_profile").body

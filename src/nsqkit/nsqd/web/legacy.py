@@ -7,11 +7,13 @@ Errors have status 500 and their text in the envelope, as from 0.2.5 to 0.3. Who
 import os
 from collections.abc import Callable, Iterator
 from functools import wraps
-from heapq import heappop
+from heapq import heappop, merge
 from inspect import isawaitable
+from operator import itemgetter
 from typing import Any, Final
 
 from nsqkit.nsqd.core.channel import Channel
+from nsqkit.nsqd.core.guid import id_text
 from nsqkit.nsqd.web import topics
 from nsqkit.nsqd.web.daemon import Daemon
 from nsqkit.nsqd.web.publishing import BATCH, MESSAGE, due_time, publish, publish_batch
@@ -122,16 +124,30 @@ async def cpu_profile(nsqd: Daemon, call: Call) -> str:
 
 
 def _dump(channel: Channel) -> Iterator[bytes]:
-    owed = channel.owed()
+    owed, calendar = channel.owed(), channel.broker.calendar
+    ahead = int(calendar.ahead)
     yield b"inFlightMessages: %d\n" % len(owed.flying)
     for message in owed.flying:
-        yield _dumped(message, int(message.deadline))
-    deferred = owed.deferred
-    yield b"deferredMessages: %d\n" % len(deferred)
+        yield _line(message.id, message.attempts, int(message.deadline) + ahead)
+    bulk = sorted((int(calendar.due(batch)), int(batch.first_id), int(batch.count)) for batch in owed.early)
+    yield b"deferredMessages: %d\n" % (len(owed.deferred) + sum(count for _, _, count in bulk))
+    for due, message_id, attempts in merge(_one_by_one(owed.deferred), _of_bulk(bulk), key=itemgetter(0)):
+        yield _line(message_id, attempts, due + ahead)
+
+
+def _one_by_one(deferred: list[tuple[int, int, Message]]) -> Iterator[tuple[int, bytes, int]]:
+    """What is deferred, by time: due, id, attempts. Uses up the heap."""
     while deferred:
         due, _, message = heappop(deferred)
-        yield _dumped(message, due)
+        yield due, message.id, message.attempts
 
 
-def _dumped(message: Message, until: int) -> bytes:
-    return f"  {message.id.decode()} attempts {message.attempts} until {until / SECOND:.3f}\n".encode()
+def _of_bulk(bulk: list[tuple[int, int, int]]) -> Iterator[tuple[int, bytes, int]]:
+    """What came deferred in bulk and is not taken apart yet, likewise."""
+    for due, first_id, count in bulk:
+        for number in range(count):
+            yield due, id_text(first_id + number), 0
+
+
+def _line(message_id: bytes, attempts: int, until: int) -> bytes:
+    return f"  {message_id.decode()} attempts {attempts} until {until / SECOND:.3f}\n".encode()
