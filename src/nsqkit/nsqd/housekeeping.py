@@ -96,7 +96,7 @@ class Housekeeping:
     def _set_times(self, options: NsqdOptions) -> None:
         self._sync_every = options.sync_every
         self._sync_timeout = int(options.sync_timeout) / SECOND
-        # Half of it, so that what was finished just behind one checkpoint is in the next within the interval.
+        # Half of it, so that what was finished just after one checkpoint is in the next within the interval.
         self._checkpoint_pause = int(options.checkpoint_interval) / SECOND / 2
 
     def configure(self, options: NsqdOptions) -> None:
@@ -190,7 +190,7 @@ class Housekeeping:
         if self._sync_timer is not None:
             self._sync_timer.cancel()
             self._sync_timer = None
-        # Behind every commit so far, in front of every later one. Everything in the files that are complete then was
+        # After every commit so far, before every later one. Everything in the files that are complete then was
         # written to the logs before, so the jobs cover it, but for logs whose last sync failed.
         complete = self._commits.submit(self._storage.journal.rotate) if self._synchronous else None
         failures = self._storage.shared.sync_failures

@@ -1,6 +1,6 @@
 """What a topic owes, written down as a checkpoint and read back from one.
 
-A checkpoint names positions only; the messages are in the log. What was published behind the checkpoint's end is owed
+A checkpoint names positions only; the messages are in the log. What was published after the checkpoint's end is owed
 by every channel. So a checkpoint that is too old, or missing, costs second deliveries and never a message.
 """
 
@@ -168,7 +168,7 @@ def _position(leftover: Leftover) -> int:
 
 
 def _restore_tail(topic: Topic, store: TopicStore, start: i64, now: i64) -> i64:
-    """Give the next block behind the checkpoint to all channels; returns where to go on.
+    """Give the next block after the checkpoint to all channels; returns where to go on.
 
     Copies are owed by those whom a checkpoint names. Without a checkpoint nobody knows who that is: everybody.
     """

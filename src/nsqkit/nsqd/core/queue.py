@@ -1,4 +1,4 @@
-"""What waits to be delivered, in order: batches in memory, and behind them what only the log holds.
+"""What waits to be delivered, in order: batches in memory, and after them what only the log holds.
 
     take <- [ items: batches and requeued messages | extents of the log ] <- put
               at most `limit` messages               any number
@@ -107,7 +107,7 @@ class ReadyQueue:
             self.put_matured(message)
 
     def put_back(self, message: Message) -> None:
-        """Add a requeued message behind what is in memory."""
+        """Add a requeued message after what is in memory."""
         self._items.append(message)
         self.held.add_message(message)
         self.memory_count += 1
@@ -214,7 +214,7 @@ class ReadyQueue:
             self._extents.popleft()
 
     def _is_next(self, message: Message) -> bool:
-        """Does a matured message stand in front of what is next in the log?"""
+        """Does a matured message stand before what is next in the log?"""
         return not self._extents or message.position < self._extents[0].start
 
     def _accept(self, batch: Batch, reached: i64, stop: i64, now: i64, early: list[Batch]) -> i64:
@@ -324,7 +324,7 @@ class ReadyQueue:
     def oldest(self) -> i64:
         """When the oldest was published, ns since the epoch; 0 if nothing waits.
 
-        Messages that were put back stand behind newer ones. Of many, LOOKS at each end are looked at.
+        Messages that were put back stand after newer ones. Of many, LOOKS at each end are looked at.
         """
         head = self._head
         found: i64 = 0 if head is None else head.timestamp

@@ -17,10 +17,10 @@ class StoreError(Exception):
 
 
 class Deletion:
-    """A topic's end in the journal: what stands in front of it belongs to no topic of this name any more."""
+    """A topic's end in the journal: what stands before it belongs to no topic of this name any more."""
 
 
-JournalEntry = tuple[str, Batch | Deletion]  # behind the topic's name
+JournalEntry = tuple[str, Batch | Deletion]  # after the topic's name
 
 
 @final

@@ -68,7 +68,7 @@ class Topic(Alarm):
     # -- publishing
 
     def publish(self, data: bytes, count: i64, due: i64, publisher: Publisher | None, now: i64) -> Batch:
-        """Take `count` messages, each behind its size in `data`; `due` (by the time of `now`) 0 means at once.
+        """Take `count` messages, each after its size in `data`; `due` (by the time of `now`) 0 means at once.
 
         Returns the batch that the publisher hears of when everything is settled. Ids of a batch share a tick, so
         more than SEQUENCES messages become several batches; they are kept, or not, from the front. StoreError if the
@@ -167,7 +167,7 @@ class Topic(Alarm):
     def release_waiting(self, now: i64) -> None:
         """Give the channels what waited here: a slice now, and the rest in the next turns.
 
-        Until that is done, what is published waits behind it. A channel made meanwhile gets the rest, too.
+        Until that is done, what is published waits after it. A channel made meanwhile gets the rest, too.
         """
         self.releasing = False
         if self.withholds() or self.waiting.depth() == 0:

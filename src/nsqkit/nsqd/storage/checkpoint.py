@@ -2,7 +2,7 @@ r"""The checkpoint file of a topic: what its channels still owe (core/ledger.py)
 
     | NSQKCKP\n | version i32 | crc32c u32 | end | last id | needed from |
     | synced: segment, offset, position | channels |
-    channel: name, ready extents, deferred extents, leftovers; each list behind its i32 length
+    channel: name, ready extents, deferred extents, leftovers; each list after its i32 length
 
 All positions are i64. `synced` tells from where on the log has to be checked when it is opened.
 """

@@ -96,7 +96,7 @@ class Disk:
         return os.pread(file, length, offset)
 
     def write(self, file: int, pieces: list[bytes], offset: int) -> int:
-        """Write the pieces one behind the other at `offset`; returns how many bytes, maybe fewer."""
+        """Write the pieces one after the other at `offset`; returns how many bytes, maybe fewer."""
         return os.pwritev(file, pieces, offset)
 
     def truncate(self, file: int, size: int) -> None:

@@ -1,4 +1,4 @@
-"""The journal of `--durability=fsync`: one file for all topics in front of their logs, so one sync covers them all.
+"""The journal of `--durability=fsync`: one file for all topics, synced before any of their logs, once for all of them.
 
     | name length i32 | crc32c of the name | topic name | batch as in a segment (segment.py) |
 
@@ -51,7 +51,7 @@ class Journal:
         return [f"{self._directory}/{name}" for name in names]
 
     def start(self) -> None:
-        """Go on behind the files that are there."""
+        """Go on after the files that are there."""
         self._disk.make_directory(self._directory)
         for path in self.files():
             self._number = max(self._number, int(path.rpartition("/")[2][: -len(SUFFIX)]))
@@ -113,7 +113,7 @@ class Journal:
     def remove(self, paths: list[str]) -> None:
         """Remove files whose publishes are safe in the logs, oldest first.
 
-        A power cut must not bring back one of them without those behind it: they may say that a topic was deleted.
+        A power cut must not bring back one of them without those after it: they may say that a topic was deleted.
         """
         for path in paths:
             self._disk.remove(path)
@@ -148,7 +148,7 @@ class Journal:
 
 
 def _encode_front(topic: str) -> bytes:
-    """What stands in front of the batch."""
+    """What stands before the batch."""
     name = topic.encode()
     checksum: int = value(name)
     return len(name).to_bytes(4, "big") + checksum.to_bytes(4, "big") + name

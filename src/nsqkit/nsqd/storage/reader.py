@@ -166,7 +166,7 @@ class LogReader:
         self._path = ""
 
     def _skip_damage(self, segment: Segment, file: int, offset: i64) -> i64:
-        """The next whole batch behind damage at `offset`; the segment ends at `offset` if there is none."""
+        """The next whole batch after damage at `offset`; the segment ends at `offset` if there is none."""
         behind = self.next_whole(segment, file, offset + 1)
         if behind < 0:
             if self.opening:

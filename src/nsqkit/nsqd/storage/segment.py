@@ -9,7 +9,7 @@ A segment file, named by the first position in it (20 digits, `.log`), is a head
            | NSQb  | length  | crc32c | count | flags | position  | first id | timestamp  | due   | data (length bytes)
 
 `before` is how many positions further in front the file before this one begins, 0 if there was none: so a start sees
-that a file is missing. The checksum covers everything behind it. `data` is what the publish
+that a file is missing. The checksum covers everything after it. `data` is what the publish
 command brought: `[4 size][body]` per message.
 Flag 1: a carried copy (see `Batch.carried`).
 
@@ -101,7 +101,7 @@ def header_before(raw: bytes) -> i64:
 
 
 def encode_header(batch: Batch) -> bytes:
-    """The 52 bytes in front of the batch's data."""
+    """The 52 bytes before the batch's data."""
     out = BytesWriter()
     write_i32_be(out, i32(batch.count))
     write_i32_be(out, CARRIED if batch.carried else 0)
@@ -158,7 +158,7 @@ class Segment:
         self.harmed = False  # somebody took something of it while it was in use
         self.given_up = False  # nobody needs it, and another one takes its file over
         self.before: i64 = -1  # where the file before begins, as far as the header says
-        self.stop: i64 = first_position  # behind the last position, once that is known
+        self.stop: i64 = first_position  # after the last position, once that is known
         self._positions: list[int] = []
         self._offsets: list[int] = []
 
