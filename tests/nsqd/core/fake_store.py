@@ -76,6 +76,9 @@ class FakeLog(TopicStore):
         self.record = record
         self.batches = [b for b in self.batches if b.first_position + b.count > record.needed_from]
 
+    def leave(self, position: int) -> None:
+        """What is copied is at the end in any case."""
+
     def oldest(self) -> Extent | None:
         """The oldest segment, if they have a size."""
         start = self.start()

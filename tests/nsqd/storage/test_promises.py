@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from nsqkit.nsqd.core.batch import FAILED, KEPT
 from nsqkit.nsqd.core.settings import SECOND
+from nsqkit.nsqd.core.store import StoreError
 from nsqkit.nsqd.durability import Durability
 
 TOPICS = ("t", "u")
@@ -366,6 +367,71 @@ def test_a_clean_exit_in_memory_mode_survives_a_power_cut(new_life):
 
     assert [(b"2", 2), (b"3", 1)] == sorted(life.drain("t", "a"))
     assert [b"1", b"2", b"3"] == [body for body, _ in life.drain("t", "b")]
+
+
+def test_a_long_delay_pins_no_finished_messages(new_life):
+    """One message that is deferred for days leaves the large file that it shares with what is finished."""
+    life = new_life(Durability.OS, mem_queue_size=10, max_bytes_per_file=100 << 20)
+    topic = life.topic("t", "a", "b")
+    life.publish("t", b"later", delay=7 * 24 * 3600 * SECOND)
+    for number in range(30):
+        life.publish("t", b"%d" % number + bytes(100_000))
+    assert [] == life.checkpoint()
+    for channel in ("a", "b"):
+        consumer = life.consumer("t", channel)
+        while consumer.held:
+            consumer.finish(next(iter(consumer.held)))
+            life.turn()
+    for _ in range(3):
+        assert [] == life.checkpoint()
+
+    assert topic.store.size_bytes() < 1000
+    assert 1 == topic.store.segment_count()
+    for end in (life.kill, life.cut):
+        end()
+        assert [1, 1] == [channel.deferred_count() for channel in life.broker.topics["t"].channels.values()]
+    life.now += 8 * 24 * 3600 * SECOND
+    life.turn()
+    assert [(b"later", 1)] == life.drain("t", "a") == life.drain("t", "b")
+
+
+def test_what_is_written_is_not_left_early(new_life):
+    """A segment that grows from checkpoint to checkpoint stays until it is full: what is in flight is not copied."""
+    life = new_life(Durability.OS, mem_queue_size=10, max_bytes_per_file=100 << 20)
+    topic = life.topic("t", "a")
+    consumer = life.consumer("t", "a", ready=2)
+    for number in range(30):
+        life.publish("t", b"%d" % number + bytes(100_000))
+        if len(consumer.held) == 2:
+            consumer.finish(next(iter(consumer.held)))
+        assert [] == life.checkpoint()
+
+    assert 1 == topic.store.segment_count()
+    assert topic.store.size_bytes() > 3_000_000
+
+
+def test_no_room_to_leave_a_segment(new_life):
+    """Nothing changes, and it is tried again."""
+    life = new_life(Durability.OS, max_bytes_per_file=100 << 20)
+    topic = life.topic("t", "a")
+    life.publish("t", b"later", delay=3600 * SECOND)
+    life.publish("t", *[bytes(100_000)] * 20)
+    life.checkpoint()
+    consumer = life.consumer("t", "a")
+    for message_id in list(consumer.held):
+        consumer.finish(message_id)
+    life.turn()
+    life.disk.fail("create", errno.ENOSPC)
+    with pytest.raises(StoreError, match="No space left"):
+        life.checkpoint()
+
+    life.home.storage.shared.full = False
+    topic.note_change()
+    for _ in range(3):
+        assert [] == life.checkpoint()
+
+    assert topic.store.size_bytes() < 1000
+    assert 1 == life.channel("t", "a").deferred_count()
 
 
 def test_leftovers_survive_power_cuts(new_life):

@@ -288,6 +288,8 @@ def carry_forward(stuck: list[Message], store: TopicStore) -> i64:
     segment go once it has none that is owed. StoreError: nothing has changed.
     """
     some = sorted(stuck, key=_place)[:CARRIED]
+    if some:
+        store.leave(some[0].position)
     copies: dict[int, Batch] = {}
     batches: list[Batch] = []
     size: i64 = 0

@@ -140,10 +140,14 @@ class TopicStore:
         raise NotImplementedError
 
     def oldest(self) -> Extent | None:
-        """The oldest segment, if leaving it makes sense: it is complete, and a checkpoint is on the disk.
+        """The oldest segment, if leaving it makes sense: it is complete, or large and idle, and a checkpoint is there.
 
         As long as there is none, a copy of what is in it would be owed by every channel beside the original.
         """
+        raise NotImplementedError
+
+    def leave(self, position: i64) -> None:
+        """Begin another segment if this position is in the last one: the copy of what is there. StoreError."""
         raise NotImplementedError
 
     def size_bytes(self) -> i64:

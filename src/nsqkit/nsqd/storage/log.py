@@ -63,6 +63,7 @@ class TopicLog(TopicStore):
         self.sync_state.reached = opening.synced
         self._record = opening.record
         self._checkpoint_job: CheckpointJob | None = None  # the last one
+        self._end_before: i64 = -1  # the log's end at that time
         self._has_checkpoint = opening.record is not None  # on the disk
         self.checkpointed_at = (
             -1.0
@@ -264,9 +265,24 @@ class TopicLog(TopicStore):
 
     def oldest(self) -> Extent | None:
         """The segment to be left next, if any; see the interface."""
-        if len(self._segments) < 2 or not self._has_checkpoint:
+        segments = self._segments
+        if not segments or not self._has_checkpoint or self._giving_up:
             return None
-        return Extent(self._segments[0].first_position, self._segments[0].stop)
+        oldest = segments[0]
+        if len(segments) == 1 and (self._next != self._end_before or oldest.size < self._worth()):
+            return None  # one that is written will be complete by itself
+        return Extent(oldest.first_position, oldest.stop)
+
+    def leave(self, position: i64) -> None:
+        """Begin another segment if this position is in the last one; see the interface."""
+        last = self._segments[-1]
+        if last.first_position <= position < last.stop:
+            try:
+                self._shared.use(self)
+                self._roll()
+            except OSError as error:
+                self._shared.note_failure(error)
+                raise StoreError(f"{self._directory}: {error.strerror}") from error
 
     def segment_count(self) -> int:
         """Files with messages."""
@@ -310,6 +326,7 @@ class TopicLog(TopicStore):
         job.watched = self._watched()
         job.error = error
         self._checkpoint_job = job
+        self._end_before = self._next
         self._shared.jobs.append(job)
 
     def _leave_segment(self, record: TopicRecord) -> str:
