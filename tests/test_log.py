@@ -28,6 +28,13 @@ def test_line_has_the_format_of_nsq(lines):
     )
 
 
+def test_fields_are_for_other_readers(lines):
+    """The text says it all, so they are not in it."""
+    Log(write=lines.append).info("TOPIC(t): created", topic="t")
+
+    assert lines[0].endswith(" INFO: TOPIC(t): created\n")
+
+
 def test_levels_have_the_names_of_nsq(lines):
     """Each method writes its level's name."""
     log = Log(level=Level.DEBUG, write=lines.append)

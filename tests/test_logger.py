@@ -67,3 +67,19 @@ def test_a_peer_cannot_forge_a_line(logger, kept):
     LoggerLog(logger).info("name\nERROR: \x1b[2J")
 
     assert r"name\nERROR: \x1b[2J" == kept.records[0].getMessage()
+
+
+def test_what_a_line_is_about_is_in_the_record(logger, kept):
+    """As a dict of fields, whose texts are cut; a complaint that was repeated says how often."""
+    log = LoggerLog(logger)
+
+    log.info("TOPIC(t): created", topic="t")
+    log.error("sick", client="c" * 300, count=7)
+    log.error("sick")
+    log.flush()
+
+    assert [
+        {"topic": "t"},
+        {"client": "c" * 200 + "... and 100 characters more", "count": 7},
+        {"repeated": 1},
+    ] == [record.fields for record in kept.records]

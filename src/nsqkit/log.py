@@ -2,7 +2,8 @@
 
 Rules: a daemon neither waits nor stops because nobody reads its log: what can't be written is dropped and counted
 (`lines.py`). A line is cut, and what is not printable in it is escaped, so a peer cannot forge a line or drive a
-terminal. A complaint (WARNING, ERROR) that is repeated is said once in REPEAT_S, and then how often it was repeated.
+terminal. What a line is about (topic, channel, client ...) may be given as fields too, for readers that are programs.
+A complaint (WARNING, ERROR) that is repeated is said once in REPEAT_S, and then how often it was repeated.
 Nothing here touches the `logging` module.
 """
 
@@ -10,7 +11,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from enum import IntEnum
 from typing import Final
@@ -34,6 +35,8 @@ LINE: Final = 4096  # characters of a line
 REPEAT_S: Final = 10
 OF_A_KIND: Final = 10  # complaints of one kind, with different texts, that are said in REPEAT_S
 KINDS: Final = 100  # kinds of complaints that are told apart; the others share one
+
+Field = str | int | float | bool
 
 _OTHERS: Final = "other complaints"
 _NS: Final = 1_000_000_000
@@ -78,24 +81,24 @@ class Log:
         """Whether a line of this level would be written: ask before building an expensive text."""
         return level >= self.level
 
-    def debug(self, text: str) -> None:
+    def debug(self, text: str, **fields: Field) -> None:
         """Say what only somebody hunting a fault wants to read."""
-        self.line(Level.DEBUG, text)
+        self.line(Level.DEBUG, text, **fields)
 
-    def info(self, text: str) -> None:
+    def info(self, text: str, **fields: Field) -> None:
         """Say that something normal happened."""
-        self.line(Level.INFO, text)
+        self.line(Level.INFO, text, **fields)
 
-    def warning(self, text: str, kind: str = "") -> None:
+    def warning(self, text: str, kind: str = "", **fields: Field) -> None:
         """Say that something is odd, though nothing failed. `kind`: see `error`."""
-        self._complain(Level.WARNING, text, kind)
+        self._complain(Level.WARNING, text, kind, fields)
 
-    def error(self, text: str, kind: str = "") -> None:
+    def error(self, text: str, kind: str = "", **fields: Field) -> None:
         """Say that something failed and the daemon goes on.
 
         Complaints of the same `kind` are limited together, whatever their texts; without one the text is the kind.
         """
-        self._complain(Level.ERROR, text, kind)
+        self._complain(Level.ERROR, text, kind, fields)
 
     def fatal(self, text: str) -> None:
         """Say why the daemon stops, and wait a moment until that is out. Stopping is up to the caller."""
@@ -108,19 +111,19 @@ class Log:
         self.say_repeated()
         self._writer.flush()
 
-    def line(self, level: Level, text: str) -> None:
+    def line(self, level: Level, text: str, **fields: Field) -> None:
         """Write one line. Never raises on account of the sink, never waits for it."""
         if level < self.level:
             return
         if self._kinds:
             self._say_ended(self._now())
-        self._put(level, text)
+        self._put(level, text, fields)
 
     def say_repeated(self) -> None:
         """Say how often complaints were repeated that have been quiet since."""
         self._say_ended(None)
 
-    def _complain(self, level: Level, text: str, kind: str) -> None:
+    def _complain(self, level: Level, text: str, kind: str, fields: Mapping[str, Field]) -> None:
         if level < self.level:
             return
         now = self._now()
@@ -137,7 +140,7 @@ class Log:
                 known.unsaid += 1
                 return
             known.said += 1
-        self._put(level, text)
+        self._put(level, text, fields)
 
     def _say_ended(self, now: int | None) -> None:
         """Forget kinds of complaints whose time is over, or all, and tell how many were not said."""
@@ -151,22 +154,22 @@ class Log:
                 del self._kinds[key]
         for (level, name), kind in ended:
             if kind.unsaid:
-                self._put(level, f"{cut(name)} (repeated {kind.unsaid} times)")
+                text = f"{cut(name)} (repeated {kind.unsaid} times)"
+                self._put(level, text, {"repeated": kind.unsaid})
 
-    def _put(self, level: Level, text: str) -> None:
+    def _put(self, level: Level, text: str, fields: Mapping[str, Field]) -> None:
         with suppress(OSError, ValueError):
-            self._write(self._format(level, text))
+            self._write(self._format(level, text, fields))
 
-    def _format(self, level: Level, text: str) -> str:
+    def _format(self, level: Level, text: str, fields: Mapping[str, Field]) -> str:  # noqa: ARG002 - text has it all
         seconds, nanoseconds = divmod(self._now(), _NS)
         stamp = time.strftime("%Y/%m/%d %H:%M:%S", time.localtime(seconds))
         text = harmless(cut(text, LINE))
         return f"{self._prefix}{stamp}.{nanoseconds // 1000:06d} {level.name}: {text}\n"
 
     def _about_dropped(self, count: int) -> str:
-        return self._format(
-            Level.WARNING, f"{count} lines were dropped: nobody took them from stderr in time"
-        )
+        text = f"{count} lines were dropped: nobody took them from stderr in time"
+        return self._format(Level.WARNING, text, {"dropped": count})
 
 
 def keep_standard_descriptors_open() -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from nsqkit.log import Level, Log
+from nsqkit.log import Field, Level, Log
 from nsqkit.nsqd.connection import Connection
 from nsqkit.nsqd.daemon import Nsqd
 from nsqkit.nsqd.durability import Durability
@@ -21,13 +22,13 @@ class Lines(Log):
         super().__init__("", Level.INFO)
         self.lines: list[str] = []
 
-    def line(self, level: Level, text: str) -> None:
+    def line(self, level: Level, text: str, **_: Field) -> None:
         """Keep what is worth it."""
         if level > Level.INFO or text.startswith("JOURNAL"):
             self.lines.append(f"{level.name}: {text}")
 
-    def _complain(self, level: Level, text: str, kind: str) -> None:  # noqa: ARG002 - nothing is limited here
-        self.line(level, text)
+    def _complain(self, level: Level, text: str, kind: str, fields: Mapping[str, Field]) -> None:  # noqa: ARG002
+        self.line(level, text)  # nothing is limited here
 
 
 class Process(Nsqd):

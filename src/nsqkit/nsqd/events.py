@@ -22,7 +22,7 @@ class LoggedEvents(Events):
     def client_came(self, address: str) -> None:
         """A client connected."""
         if self._log.enabled(Level.INFO):
-            self._log.info(f"TCP: new client({address})")
+            self._log.info(f"TCP: new client({address})", client=address)
 
     def client_identified(self, address: str, identity: Identity) -> None:
         """IDENTIFY was agreed on: with what, under the names that NSQ logs."""
@@ -49,11 +49,12 @@ class LoggedEvents(Events):
             f"{name}:{str(value).lower() if isinstance(value, bool) else value}"
             for name, value in fields.items()
         )
-        self._log.info(f"[{address}] IDENTIFY: {{{agreed}}}")
+        self._log.info(f"[{address}] IDENTIFY: {{{agreed}}}", client=address, user_agent=identity.user_agent)
 
     def command_came(self, address: str, line: bytes) -> None:
         """A command's line."""
-        self._log.debug(f"PROTOCOL(V2): [{address}] [{cut(line.decode('utf-8', 'backslashreplace'))}]")
+        text = cut(line.decode("utf-8", "backslashreplace"))
+        self._log.debug(f"PROTOCOL(V2): [{address}] [{text}]", client=address)
 
     def client_failed(self, address: str, error: bytes) -> None:
         """An error frame. One kind: the same code to the same host."""
@@ -70,25 +71,29 @@ class LoggedEvents(Events):
             self._complain(address, f"client({address}) - {cut(reason)}", "hung up on")
 
     def _complain(self, address: str, text: str, what: str) -> None:
-        self._log.error(text, kind=f"client({address.rpartition(':')[0]}) - {what}")
+        self._log.error(text, kind=f"client({address.rpartition(':')[0]}) - {what}", client=address)
 
     def client_left(self, address: str) -> None:
         """A connection is over."""
         if self._log.enabled(Level.INFO):
-            self._log.info(f"PROTOCOL(V2): [{address}] exiting ioloop")
+            self._log.info(f"PROTOCOL(V2): [{address}] exiting ioloop", client=address)
 
     def topic_made(self, topic: str) -> None:
         """A new topic, or one from before a restart."""
-        self._log.info(f"TOPIC({topic}): created")
+        if self._log.enabled(Level.INFO):
+            self._log.info(f"TOPIC({topic}): created", topic=topic)
 
     def topic_deleted(self, topic: str) -> None:
         """A topic is gone."""
-        self._log.info(f"TOPIC({topic}): deleting")
+        if self._log.enabled(Level.INFO):
+            self._log.info(f"TOPIC({topic}): deleting", topic=topic)
 
     def channel_made(self, topic: str, channel: str) -> None:
         """A new channel, or one from before a restart."""
-        self._log.info(f"TOPIC({topic}): new channel({channel})")
+        if self._log.enabled(Level.INFO):
+            self._log.info(f"TOPIC({topic}): new channel({channel})", topic=topic, channel=channel)
 
     def channel_deleted(self, topic: str, channel: str) -> None:
         """A channel is gone."""
-        self._log.info(f"TOPIC({topic}): deleting channel {channel}")
+        if self._log.enabled(Level.INFO):
+            self._log.info(f"TOPIC({topic}): deleting channel {channel}", topic=topic, channel=channel)

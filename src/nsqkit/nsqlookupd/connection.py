@@ -64,7 +64,7 @@ class Connection(asyncio.Protocol):
         self._deadline = asyncio.get_running_loop().call_later(self._handshake_s, self._give_up)
         self._connections.add(self)
         keep_alive(transport.get_extra_info("socket"))
-        self._log.info(f"TCP: new client({self._address})")
+        self._log.info(f"TCP: new client({self._address})", client=self._address)
 
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
@@ -122,7 +122,7 @@ class Connection(asyncio.Protocol):
         self._deadline.cancel()
         self._session.gone(self._now())
         self._connections.discard(self)
-        self._log.info(f"PROTOCOL(V1): [{self._address}] exiting ioloop")
+        self._log.info(f"PROTOCOL(V1): [{self._address}] exiting ioloop", client=self._address)
 
     def abort(self) -> None:
         """Close at once."""
@@ -137,7 +137,8 @@ class Connection(asyncio.Protocol):
         self._deadline = asyncio.get_running_loop().call_later(LINGER_S, self.abort)
 
     def _give_up(self) -> None:
-        self._log.info(f"CLIENT({self._address}): no IDENTIFY within {self._handshake_s:g} s")
+        text = f"CLIENT({self._address}): no IDENTIFY within {self._handshake_s:g} s"
+        self._log.info(text, client=self._address)
         self.abort()
 
 

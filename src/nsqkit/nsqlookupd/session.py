@@ -115,7 +115,8 @@ class Session:
         self._input.clear()
         self._traffic.refused += 1
         host, code = self._address.rpartition(":")[0], str(error).partition(" ")[0]
-        self._log.error(f"[{self._address}] - {cut(str(error))}", kind=f"client({host}) - {code}")
+        text = f"[{self._address}] - {cut(str(error))}"
+        self._log.error(text, kind=f"client({host}) - {code}", client=self._address)
         return encode_reply(str(error).encode("utf-8", "surrogateescape"))
 
     def _next(self, now: int) -> bytes | None:
@@ -152,7 +153,9 @@ class Session:
     def _ping(self, _: list[str], now: int) -> bytes:
         if self.peer is not None:
             ago = (now - self.peer.last_update) / _SECOND
-            self._log.debug(f"CLIENT({self._address}): pinged (last ping {ago:.0f} s ago)")
+            if self._log.enabled(Level.DEBUG):
+                text = f"CLIENT({self._address}): pinged (last ping {ago:.0f} s ago)"
+                self._log.debug(text, client=self._address)
             self.peer.last_update = now
         return OK
 
@@ -181,7 +184,8 @@ class Session:
         self._registrations.join(self.peer)
         self._log.info(
             f"CLIENT({self._address}): IDENTIFY Address:{cut(broadcast_address)} TCP:{identity['tcp_port']} "
-            f"HTTP:{http_port} Version:{cut(identity['version'])}"
+            f"HTTP:{http_port} Version:{cut(identity['version'])}",
+            client=self._address,
         )
         return self._introduction
 
@@ -204,7 +208,10 @@ class Session:
         if self._log.enabled(Level.INFO):
             category = "channel" if channel else "topic"
             self._log.info(
-                f"DB: client({self._address}) {change} category:{category} key:{topic} subkey:{channel}"
+                f"DB: client({self._address}) {change} category:{category} key:{topic} subkey:{channel}",
+                client=self._address,
+                topic=topic,
+                **({"channel": channel} if channel else {}),
             )
 
     def _names(self, command: str, params: list[str]) -> tuple[Peer, str, str]:

@@ -69,6 +69,7 @@ class Access:
         self._log.warning(
             f"HTTP: {error.status} {scope['method']} {scope['path']} ({peer}): {code}",
             kind=f"HTTP: {code} from {peer.rpartition(':')[0] or peer}",
+            client=peer,
         )
         return refusal(error, Style.NSQ, [(_CHALLENGE, challenge)])
 

@@ -78,7 +78,15 @@ class HttpApp:
 
         await self._router(scope, receive, watch)
         elapsed = Duration(perf_counter_ns() - began)
-        self._log.info(f"{status} {scope['method']} {_uri(scope)} ({_peer(scope)}) {elapsed}")
+        method, uri, client = scope["method"], _uri(scope), _peer(scope)
+        self._log.info(
+            f"{status} {method} {uri} ({client}) {elapsed}",
+            client=client,
+            method=method,
+            uri=uri,
+            status=status,
+            seconds=elapsed.seconds,
+        )
 
 
 class Endpoint:

@@ -110,7 +110,9 @@ class AuthServers(Authority):
             except NoAnswer as error:
                 name = host_of(address)
                 self._log.error(
-                    f"AUTH({name}): [{session.address}] - {error}", kind=f"AUTH({name}) - {error}"
+                    f"AUTH({name}): [{session.address}] - {error}",
+                    kind=f"AUTH({name}) - {error}",
+                    client=session.address,
                 )
         return None
 

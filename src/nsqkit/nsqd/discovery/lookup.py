@@ -78,10 +78,10 @@ class Lookup(Registry):
         wanted = dict.fromkeys(addresses)
         for name in [name for name in self._addresses if name not in wanted]:
             self._addresses.pop(name).watcher.cancel()
-            self._log.info(f"LOOKUPD({name}): removing peer")
+            self._log.info(f"LOOKUPD({name}): removing peer", nsqlookupd=name)
         for name in wanted:
             if name not in self._addresses:
-                self._log.info(f"LOOKUPD({name}): adding peer")
+                self._log.info(f"LOOKUPD({name}): adding peer", nsqlookupd=name)
                 address = _Address(name)
                 self._addresses[name] = address
                 address.watcher = self._spawn(self._watch(address))
@@ -135,7 +135,8 @@ class Lookup(Registry):
             asking.add_done_callback(self._asking.discard)
         elif self._addresses:
             self._log.error(
-                f"no available nsqlookupd to query for channels to pre-create for topic {topic.name}"
+                f"no available nsqlookupd to query for channels to pre-create for topic {topic.name}",
+                topic=topic.name,
             )
 
     def channel_made(self, topic: str, channel: str) -> None:  # noqa: ARG002 - the peers look for themselves
@@ -168,7 +169,8 @@ class Lookup(Registry):
                 http, topic.name
             )  # who does not answer in time is a failure of it
             for failure in answers.failures:
-                self._log.warning(f"TOPIC({topic.name}): failed to query nsqlookupd for channels - {failure}")
+                text = f"TOPIC({topic.name}): failed to query nsqlookupd for channels - {failure}"
+                self._log.warning(text, topic=topic.name, nsqlookupd=failure.node)
             found = answers.value
         finally:
             if not topic.deleted and not self._broker.exiting:
@@ -179,11 +181,13 @@ class Lookup(Registry):
     def _make_channels(self, topic: Topic, names: Sequence[str]) -> None:
         if len(names) > MAX_CHANNELS:
             self._log.warning(
-                f"TOPIC({topic.name}): nsqlookupd names {len(names)} channels; only {MAX_CHANNELS} are made"
+                f"TOPIC({topic.name}): nsqlookupd names {len(names)} channels; only {MAX_CHANNELS} are made",
+                topic=topic.name,
             )
         for name in names[:MAX_CHANNELS]:
             if not valid_name(name):
-                self._log.warning(f"TOPIC({topic.name}): nsqlookupd names a channel that can't be: {name!r}")
+                text = f"TOPIC({topic.name}): nsqlookupd names a channel that can't be: {name!r}"
+                self._log.warning(text, topic=topic.name)
             elif not is_ephemeral(name):
                 topic.channel(name, self._now())
 
@@ -214,16 +218,17 @@ class Lookup(Registry):
         try:
             host, port = split_address(address.name)
         except ValueError as reason:
-            self._log.error(f"LOOKUPD({address.name}): {reason}")
+            self._log.error(f"LOOKUPD({address.name}): {reason}", nsqlookupd=address.name)
             return
         while True:
             found, error = await _resolve(host, port)
             if error != address.error:
                 address.error = error
                 if error:
-                    self._log.error(f"LOOKUPD({address.name}): can't find its address - {error}")
+                    text = f"LOOKUPD({address.name}): can't find its address - {error}"
+                    self._log.error(text, nsqlookupd=address.name)
                 else:
-                    self._log.info(f"LOOKUPD({address.name}): found its address")
+                    self._log.info(f"LOOKUPD({address.name}): found its address", nsqlookupd=address.name)
             if found:  # names that can't be found now keep what they had
                 address.endpoints = found
                 self._reconcile()

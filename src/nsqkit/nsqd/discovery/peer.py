@@ -74,6 +74,7 @@ class LookupPeer:
         self.http_address = ""  # once it has said so
         address = join_address(*endpoint)
         self._title = f"LOOKUPD({name})" if name == address else f"LOOKUPD({name} at {address})"
+        self._name = name
         self._endpoint = endpoint
         self._identity = identity
         self._broker = broker
@@ -118,13 +119,13 @@ class LookupPeer:
                     self._backoff.begin(LOST_DELAY_S)
                 if self._standing is not False:
                     self._standing = False
-                    self._log.error(f"{self._title}: {_why(error)}; trying again")
+                    self._log.error(f"{self._title}: {_why(error)}; trying again", nsqlookupd=self._name)
             await asyncio.sleep(self._backoff.next())
 
     async def _converse(self) -> None:
         """Connect, say everything, then what changes. Raises OSError or LookupFailed when it is over."""
         wire = _Wire()
-        self._log.debug(f"{self._title}: connecting")
+        self._log.debug(f"{self._title}: connecting", nsqlookupd=self._name)
         loop = asyncio.get_running_loop()
         try:
             await self._connect(wire)
@@ -134,13 +135,13 @@ class LookupPeer:
             self._announcer.begin(list(self._broker.topics))
             await self._tell(wire)
             self._standing = True
-            self._log.info(f"{self._title}: knows every topic and channel")
+            self._log.info(f"{self._title}: knows every topic and channel", nsqlookupd=self._name)
             ping_at = loop.time() + PING_INTERVAL_S
             while True:
                 await wire.sleep(ping_at - loop.time())
                 await self._tell(wire)
                 if loop.time() >= ping_at:
-                    self._log.debug(f"{self._title}: sending heartbeat")
+                    self._log.debug(f"{self._title}: sending heartbeat", nsqlookupd=self._name)
                     await self._expect_ok(wire, [PING])
                     ping_at = loop.time() + PING_INTERVAL_S
         finally:
@@ -159,7 +160,9 @@ class LookupPeer:
             if self._log.enabled(Level.INFO):
                 for words in (command.decode().split() for command in commands):
                     category = "topic" if len(words) == 2 else "channel"
-                    self._log.info(f"{self._title}: {category} {' '.join(words)}")
+                    fields = dict(zip(("topic", "channel"), words[1:], strict=False))
+                    text = f"{self._title}: {category} {' '.join(words)}"
+                    self._log.info(text, nsqlookupd=self._name, **fields)
             await self._expect_ok(wire, commands)
 
     async def _expect_ok(self, wire: "_Wire", commands: list[bytes]) -> None:
@@ -175,12 +178,14 @@ class LookupPeer:
             raise LookupFailed(f"IDENTIFY was answered {reply[:200]!r}") from None
         if not said.broadcast_address or not 0 < said.http_port < 65536:
             self._log.error(
-                f"{self._title}: no broadcast address; it is not asked for the channels of new topics"
+                f"{self._title}: no broadcast address; it is not asked for the channels of new topics",
+                nsqlookupd=self._name,
             )
             return
         self.http_address = join_address(said.broadcast_address, said.http_port)
         self._log.info(
-            f"{self._title}: peer info: version {cut(said.version)}, HTTP at {cut(self.http_address)}"
+            f"{self._title}: peer info: version {cut(said.version)}, HTTP at {cut(self.http_address)}",
+            nsqlookupd=self._name,
         )
 
 

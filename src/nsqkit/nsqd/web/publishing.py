@@ -70,7 +70,7 @@ async def publish(nsqd: Daemon, topic: str, data: bytes, count: int, due: int) -
     except (PublishFailed, StoreError) as error:
         if str(error) == DRAINING:
             raise Unavailable("DRAINING") from None  # the log knows why
-        nsqd.log.error(f"TOPIC({topic}): failed to publish over HTTP - {error}")
+        nsqd.log.error(f"TOPIC({topic}): failed to publish over HTTP - {error}", topic=topic)
         cause = error.cause if isinstance(error, PublishFailed) else str(error)
         raise Unavailable("EXITING" if cause == EXITING else f"PUB failed {cause}") from error
 
