@@ -156,7 +156,7 @@ class Channel(Alarm):
 
     def follow_calendar(self, step: i64) -> None:
         """The calendar was set by `step`: what was deferred before the restart goes by it, the rest stays."""
-        if not self.deferred:
+        if not any([serial % 2 for _, serial, _ in self.deferred]):
             return
         moved: list[tuple[int, int, Message]] = []
         for due, serial, message in self.deferred:
