@@ -198,8 +198,8 @@ def test_a_data_path_that_is_moved_away(path, run, lines, replaced):
         away.rename(path)
         await lines.said("STORAGE: the data path is back")  # nobody publishes: it looks by itself
         await lines.said("STORAGE: nsqd.dat can be written again")
-        assert {} == nsqd.health.reasons
         await nsqd.publish("orders", b"one")
+        assert {} == nsqd.health.reasons
 
     run(move)
 

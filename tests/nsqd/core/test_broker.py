@@ -2,8 +2,12 @@
 
 import pytest
 
-from nsqkit.nsqd.core.batch import KEPT, PENDING
+from nsqkit.nsqd.core.batch import FAILED, KEPT, PENDING
+from nsqkit.nsqd.core.broker import FLUSHES, JOURNAL, TURN
+from nsqkit.nsqd.core.health import READING, WRITING
 from nsqkit.nsqd.core.store import StoreError
+from tests.nsqd.core.flavours import stored
+from tests.nsqd.core.sent import sized
 
 
 def test_idle_broker(node, broker):
@@ -111,6 +115,61 @@ def test_ephemeral_topics_are_not_synced(node, broker, publish):
 
     assert KEPT == publish("t#ephemeral", b"x").state
     assert [] == broker.take_unsynced()
+
+
+def test_a_turn_dispatches_so_much(node, broker):
+    """Channels that got nothing in a turn come first in the next one."""
+    node.channel("t", "a")
+    node.channel("t", "b")
+    consumers = [node.client().subscribe("t", name).ready(2500) for name in ("a", "a", "b")]
+    now = node.clock.now
+    for _ in range(4):
+        node.topic("t").publish(sized(*[b"x"] * 1200), 1200, 0, None, now)
+
+    broker.work(now)
+    sent = [node.topic("t").channels[name].in_flight_count for name in ("a", "b")]
+    broker.work(now)
+
+    assert 0 == sent[1] < sent[0] <= TURN
+    assert node.topic("t").channels["b"].in_flight_count
+    node.turn()
+    assert 4800 + 2500 == sum(len(consumer.bodies()) for consumer in consumers)
+
+
+def test_a_turn_flushes_so_many(node, broker):
+    """Of very many sessions with output those that wait longest and the newest come first; a stop flushes them all."""
+    clients = [node.client() for _ in range(2 * FLUSHES)]
+    for client in clients:
+        client.session.respond(b"hello")
+
+    broker.flush()
+    flushed = [bool(client.outlet.frames) for client in clients]
+    half = FLUSHES // 2
+    assert [True] * half + [False] * FLUSHES + [True] * half == flushed
+    assert broker.busy()
+
+    broker.exiting = True
+    broker.flush()
+    assert all(client.outlet.frames for client in clients)
+
+
+@stored
+def test_a_topic_that_is_gone_fails_no_more(node, broker, publish):
+    """Its causes of bad health go with it; those of others, and of the journal, stay until they are over."""
+    for name in ("a", "b"):
+        publish(name, b"x")
+        node.log(name).failure = "disk full"
+        assert FAILED == publish(name, b"y").state
+    broker.health.set(JOURNAL, "no sync")
+    broker.health.set(READING + "a", "no read")
+
+    broker.delete_topic("a")
+    assert [f"{WRITING}b", JOURNAL] == list(broker.health.reasons)
+    node.log("b").failure = ""
+    node.syncing = False
+    publish("b", b"z")
+
+    assert [JOURNAL] == list(broker.health.reasons)
 
 
 def test_hang_up_all(node, broker):
