@@ -22,6 +22,7 @@ from nsqkit.bench.clients import BenchError
 from nsqkit.bench.server import Target, spawned
 
 EVERY_S = 0.005
+SCRAPES = 5
 BODY = b"x" * 200
 LINE = b"01234567\n"
 
@@ -213,6 +214,16 @@ async def stats(target: Target, arguments: argparse.Namespace) -> str:
     return f"{arguments.topics:,} topics"
 
 
+async def metrics(target: Target, arguments: argparse.Namespace) -> str:
+    """/metrics of many channels, again and again"""
+    began = time.perf_counter()
+    for _ in range(SCRAPES):
+        page = await http(target, "GET", "/metrics")
+    took = (time.perf_counter() - began) / SCRAPES
+    series = sum(not line.startswith(b"#") for line in page.splitlines())
+    return f"{arguments.topics:,} channels, {series:,} series, {len(page) / 1e6:.1f} MB, {took:.2f} s each"
+
+
 async def deferred(target: Target, arguments: argparse.Namespace) -> str:
     """deferred messages are there, and checkpoints written"""
     await _defer(target, arguments.count, 600_000)
@@ -262,6 +273,7 @@ QUESTIONS: dict[str, Callable[[Target, argparse.Namespace], Awaitable[str]]] = {
         topics_tcp,
         topics_pipelined,
         stats,
+        metrics,
         deferred,
         due,
         lines,
@@ -275,11 +287,35 @@ async def _many_topics(target: Target, arguments: argparse.Namespace) -> None:
     await asyncio.sleep(5)  # until their checkpoints are written as well
 
 
+async def _many_channels(target: Target, arguments: argparse.Namespace) -> None:
+    """A hundred channels of each topic, and in each of them a message is finished."""
+    names = [(f"m{number // 100}", f"ch{number % 100}") for number in range(arguments.topics)]
+    for topic in dict(names):
+        await http(target, "POST", f"/topic/create?topic={topic}")
+    for topic, channel in names:
+        await http(target, "POST", f"/channel/create?topic={topic}&channel={channel}")
+    for topic in dict(names):
+        await http(target, "POST", f"/pub?topic={topic}", BODY)
+    for at in range(0, len(names), 20):
+        await asyncio.gather(*(_finish_one(target, *one) for one in names[at : at + 20]))
+    await asyncio.sleep(5)  # until their checkpoints are written as well
+
+
+async def _finish_one(target: Target, topic: str, channel: str) -> None:
+    client = await Client.connect(target.tcp.port)
+    await client.command(f"SUB {topic} {channel}")
+    client.writer.write(b"RDY 1\n")
+    message = await client.reply()
+    client.writer.write(b"FIN " + message[10:26] + b"\nCLS\n")
+    await client.reply()
+    client.writer.close()
+
+
 READ_THE_START = """sed -u "/HTTP: listening/q" >&2; exec sleep 30 2>/dev/null"""
 COMMANDS = {"log_unread": f"""bash -c 'exec "$0" --log-level=debug "$@" 2> >({READ_THE_START})' """}
 """What is put before the command."""
 
-BEFORE = {"stats": _many_topics}
+BEFORE = {"stats": _many_topics, "metrics": _many_channels}
 """What is made ready for a question, and not measured."""
 
 

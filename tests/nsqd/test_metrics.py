@@ -76,6 +76,7 @@ def test_topics_and_channels(broker):
     assert {("alone",): 0, ("t",): 1} == found["nsqd_topic_channels"]
     assert {("alone",): 1, ("t",): 0} == found["nsqd_topic_oldest_seconds"]
     assert {("alone",): 0, ("t",): 0} == found["nsqd_topic_paused"] == found["nsqd_topic_log_bytes"]
+    assert {("alone",): 0, ("t",): 0} == found["nsqd_topic_log_segments"]
     assert {
         "depth": 2,
         "in_flight": 0,
@@ -237,3 +238,4 @@ def test_a_daemon_is_scraped(tmp_path):
     found = read(body)
     assert {("t",): 2} == found["nsqd_topic_messages_total"]
     assert found["nsqd_topic_log_bytes"][("t",)] > 6
+    assert {("t",): 1} == found["nsqd_topic_log_segments"]

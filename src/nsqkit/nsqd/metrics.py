@@ -69,6 +69,10 @@ def _topic_figures(now: int) -> Sequence[tuple[Figure, Callable[[Topic], float]]
         ),
         (Figure(GAUGE, "nsqd_topic_paused", "1 if it is paused."), lambda topic: int(topic.paused)),
         (Figure(GAUGE, "nsqd_topic_log_bytes", "Bytes that its log takes on the disk."), _log_bytes),
+        (
+            Figure(GAUGE, "nsqd_topic_log_segments", "Files that its log has."),
+            lambda topic: 0 if topic.store is None else topic.store.segment_count(),
+        ),
     )
 
 

@@ -154,6 +154,10 @@ class TopicStore:
         """Bytes that the log takes."""
         raise NotImplementedError
 
+    def segment_count(self) -> int:
+        """Files with messages."""
+        raise NotImplementedError
+
     def worth_leaving(self) -> bool:
         """Is the log so large that a checkpoint should soon see whether anybody needs it?"""
         raise NotImplementedError
