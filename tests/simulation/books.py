@@ -39,6 +39,7 @@ class Publish:
         self.state = ""
         self.ok_at = LONG_AGO
         self.stamped = (LONG_AGO, NEVER)  # between which times of the calendar
+        self.dropped = False  # its topic was deleted, maybe while its log was being opened
         self.messages = [Message(self, body, due, serial + n) for n, body in enumerate(bodies)]
 
 

@@ -373,7 +373,11 @@ class Client:
         self.awaited.clear()
 
     def _may_refuse(self, command: Command, payload: bytes) -> bool:
-        """Is there a reason? An ephemeral topic may go, with its last consumer, in the turn that it is published in."""
+        """Is there a reason? A topic may be deleted meanwhile, and an ephemeral one go with its last consumer."""
         publish = command.publish
-        gone = publish is not None and is_ephemeral(publish.topic) and payload.endswith(b" exiting")
+        gone = (
+            publish is not None
+            and (publish.dropped or is_ephemeral(publish.topic))
+            and payload.endswith(b" exiting")
+        )
         return gone or self.world.may_refuse(command.failures)

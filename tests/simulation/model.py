@@ -7,7 +7,7 @@ when the machine was stopped; it raises Violation.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Protocol
 
 from nsqkit.names import EPHEMERAL, is_ephemeral
@@ -116,7 +116,10 @@ class Model:
     def removed(self, topic: str, channel: str, now: int) -> None:
         """They are gone; the channel "" stands for the whole topic."""
         if not channel:
-            for book in self.topics.pop(topic).channels.values():
+            gone = self.topics.pop(topic)
+            for publish in [*gone.pending, *(message.publish for message in gone.messages)]:
+                publish.dropped = True
+            for book in gone.channels.values():
                 book.drop_all(now)
             self.doomed.add(topic)
             return
@@ -184,11 +187,11 @@ class Model:
             publish.ok_at = now
             publish.ok_before = self.serial
 
-    def turned(self, now: int) -> None:
-        """The turn is over."""
+    def turned(self, now: int, opening: Container[str] = ()) -> None:
+        """The turn is over. What was published to topics whose logs are being opened has to wait."""
         self._unplaced.clear()
-        for book in self.topics.values():
-            if book.pending:
+        for name, book in self.topics.items():
+            if book.pending and name not in opening:
                 book.commit(now)
 
     # -- consuming

@@ -49,6 +49,10 @@ class Process(Nsqd):
         count, self._keeper.carried_count = self._keeper.carried_count, 0
         return count
 
+    def opening(self) -> set[str]:
+        """Topics that something was published to, and whose logs are not open yet."""
+        return {name for name, topic in self.broker.topics.items() if topic.opening}
+
     def there(self) -> dict[str, dict[str, bool]]:
         """Its topics and channels, and whether these are paused."""
         return {

@@ -299,7 +299,7 @@ class World:
             return
         self.counts["carried forward"] += process.carried()
         self.observe()
-        self.model.turned(self.loop.now)
+        self.model.turned(self.loop.now, process.opening())
         self._forget_ephemeral()
         self.unsaved = process.broker.changes.pending()
         if not self.unsaved:
@@ -316,7 +316,9 @@ class World:
         """Before a client's bytes are executed: tell the checker what came of those before."""
         self.observe()
         if self.process is not None and not self.process.broker.published:
-            self.model.turned(self.loop.now)  # what was published before has gone where it belongs
+            self.model.turned(
+                self.loop.now, self.process.opening()
+            )  # what was published before has gone where it belongs
 
     def observe(self) -> None:
         """Tell the checker which topics and channels there are."""

@@ -233,6 +233,7 @@ class Nsqd:
             queues = queues_among(disk.names(self.data_path))
             moving.import_queues(self.data_path, queues, self.broker, storage, self.log, self.now())
             self._saver.save_now()
+            storage.opens_later = True
         except (MetadataError, StoreError, OSError) as error:
             raise StartError(str(error)) from error
 

@@ -1,5 +1,6 @@
 """What the daemon does on the side: syncs and checkpoints, in threads, and only when there is something to do.
 
+opening     of new topics' logs, at the first publish: making files may wait for a busy disk
 removal     of deleted topics' directories: giving back the space of large files takes long
 sync        in `fsync` mode the journal, one sync at a time, each covering every publish that arrived meanwhile;
             in every mode the logs, each --sync-timeout or --sync-every writes
@@ -31,6 +32,7 @@ from nsqkit.wire.message import Message
 
 Checkpoint = tuple[Topic, TopicRecord, list[Message]]  # and what keeps its oldest segment alive
 
+OPENED_TOGETHER: Final = 64  # new topics whose logs are made before the first of them can be used
 LOOK_AGAIN_S: Final = 1.0  # between two looks at the disk while something is wrong, or is written
 SHARE: Final = 20  # checkpoints may take one part in so many of the time
 BUDGET_S: Final = 0.002  # of CPU, after which a pass of the loop begins no more checkpoints
@@ -72,6 +74,8 @@ class Housekeeping:
         self._commits = machine.executor("nsqd-commit")
         self._syncs = machine.executor("nsqd-sync")
         self._checkpoints = machine.executor("nsqd-checkpoint")  # which must not wait for a slow sync
+        self._openings = machine.executor("nsqd-opening")
+        self._opening: asyncio.Future[None] | None = None
         self._removals = machine.executor("nsqd-removal")
         self._removing: set[asyncio.Future[str]] = set()
         self._committing: asyncio.Future[str] | None = None
@@ -114,6 +118,8 @@ class Housekeeping:
             return
         if self._committing is None and self._broker.unsynced:
             self._commit()
+        if self._broker.unopened and self._opening is None:
+            self._open()
         if self._storage.shared.tight() is not self._tight:
             self._tight = self._storage.shared.tight()
             self._give_back()
@@ -123,18 +129,22 @@ class Housekeeping:
                 self._log.error(f"STORAGE: {self._misplaced}: publishes are refused")
             else:
                 self._log.info("STORAGE: the data path is back")
-        waiting = self._storage.shared.unsynced_batches
-        if waiting and self._look_timer is None:
-            self._look_timer = self._loop.call_later(LOOK_AGAIN_S, self._look_before_writing)
-        if waiting and self._syncing is None:
-            if waiting >= self._sync_every:
-                self._sync()
-            elif self._sync_timer is None:
-                self._sync_timer = self._loop.call_later(self._sync_timeout, self._sync)
+        self._see_unsynced(self._storage.shared.unsynced_batches)
         if self._broker.health.reasons and self._health_timer is None:
             self._health_timer = self._loop.call_later(LOOK_AGAIN_S, self._look_again)
         if self._broker.dirty and self._checkpoint_timer is None and self._checkpointing is None:
             self._checkpoint_timer = self._loop.call_later(self._checkpoint_pause, self._checkpoint)
+
+    def _see_unsynced(self, waiting: int) -> None:
+        if not waiting:
+            return
+        if self._look_timer is None:
+            self._look_timer = self._loop.call_later(LOOK_AGAIN_S, self._look_before_writing)
+        if self._syncing is None:
+            if waiting >= self._sync_every:
+                self._sync()
+            elif self._sync_timer is None:
+                self._sync_timer = self._loop.call_later(self._sync_timeout, self._sync)
 
     # -- bad health
 
@@ -162,6 +172,23 @@ class Housekeeping:
             self._broker.health.clear(WRITING + topic)
         if not self._stopping:
             self._turn()  # nsqd.dat is tried again, if that is what failed
+
+    # -- new topics
+
+    def _open(self) -> None:
+        topics = self._broker.unopened[:OPENED_TOGETHER]
+        del self._broker.unopened[:OPENED_TOGETHER]
+        jobs = [(topic, self._storage.open_job(topic.store)) for topic in topics if topic.store is not None]
+        self._opening = self._loop.run_in_executor(self._openings, _run_all, [job for _, job in jobs])
+        self._opening.add_done_callback(lambda _: self._have_opened(jobs))
+
+    def _have_opened(self, jobs: Sequence[tuple[Topic, Job]]) -> None:
+        self._opening = None
+        for topic, job in jobs:
+            job.finish()
+            if not topic.deleted:
+                topic.log_opened(job.error)
+        self._turn()
 
     # -- the journal
 
@@ -296,7 +323,7 @@ class Housekeeping:
                 self._late = True
                 break
             topic.dirty = False
-            if topic.store is None or topic.deleted:
+            if topic.store is None or topic.deleted or not topic.opened:
                 continue
             if topic.changed > saved and not self._storage.shared.full:
                 topic.note_change()  # what it gave to a channel that a start does not know yet would be lost
@@ -362,10 +389,8 @@ class Housekeeping:
         for timer in (self._sync_timer, self._checkpoint_timer, self._health_timer, self._look_timer):
             if timer is not None:
                 timer.cancel()
-        running: list[asyncio.Future[Any]] = [*self._removing]
-        running += [
-            f for f in (self._committing, self._syncing, self._checkpointing, self._probing) if f is not None
-        ]
+        ours = (self._opening, self._committing, self._syncing, self._checkpointing, self._probing)
+        running: list[asyncio.Future[Any]] = [*self._removing, *[f for f in ours if f is not None]]
         if running:
             await asyncio.wait(running)
         while self._broker.unsynced:
@@ -376,11 +401,16 @@ class Housekeeping:
         self._syncs.shutdown()
         self._checkpoints.shutdown()
         self._removals.shutdown()
+        self._openings.shutdown()
 
     def close_logs(self) -> None:
         """Write down everything and close the logs: the last thing before the daemon's end."""
         errors: list[str] = []
-        logs = [(topic, topic.store) for topic in self._broker.topics.values() if topic.store is not None]
+        logs = [
+            (topic, topic.store)
+            for topic in self._broker.topics.values()
+            if topic.store is not None and topic.opened
+        ]
         if self._memory_mode:
             for topic, store in logs:
                 errors.append(_attempt(partial(save_memory, topic, store)))

@@ -73,7 +73,7 @@ class Turns:
         if broker.changes.count != broker.changes.saved:
             self._save()
         broker.flush()
-        if broker.unsynced or broker.dirty or broker.health.reasons:
+        if broker.unsynced or broker.unopened or broker.dirty or broker.health.reasons:
             self._after()
         self._measure(began)
         if broker.busy() or not self.backlog.empty():

@@ -16,9 +16,14 @@ class FakeLog(TopicStore):
         self.writes = 0
         self.record: TopicRecord | None = None
         self.open = True
+        self.later = False  # it is to be opened, before anything is asked of it
         self.deleted = False
         self._pending: list[Batch] = []
         self._end = 0
+
+    def opened(self) -> bool:
+        """May it be used?"""
+        return not self.later
 
     def append(self, batch: Batch) -> None:
         """Positions are consecutive."""
@@ -118,6 +123,7 @@ class FakeStorage(Storage):
     def __init__(self) -> None:
         self.logs: dict[str, FakeLog] = {}
         self.failure = ""  # the error of opening a log, if any
+        self.later = False  # new logs are to be opened
 
     def open(self, topic: str) -> TopicStore:
         """The topic's log."""
@@ -125,4 +131,5 @@ class FakeStorage(Storage):
             raise StoreError(self.failure)
         if topic not in self.logs or self.logs[topic].deleted:
             self.logs[topic] = FakeLog()
+            self.logs[topic].later = self.later
         return self.logs[topic]

@@ -61,6 +61,7 @@ class Broker:
         self.changes = Changes()  # of topics, channels and pauses that a restart must know
         self.deletions: i64 = 0  # of topics, that the journal does not know yet
         self.published: list[Topic] = []  # to be committed in this turn
+        self.unopened: list[Topic] = []  # whose logs are to be opened, for something was published
         self.to_dispatch: list[Channel] = []  # to be dispatched in this turn
         self.dirty: list[Topic] = []  # topics whose checkpoints are behind
         self.outgoing: list[Session] = []  # to be flushed in this turn
@@ -223,5 +224,6 @@ class Broker:
     def hang_up_all(self) -> None:
         """Close every connection: the broker is stopping."""
         self.exiting = True
+        self.published += [topic for topic in self.topics.values() if topic.opening]
         for session in list(self.sessions.values()):
             session.hang_up()

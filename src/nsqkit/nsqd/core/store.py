@@ -103,6 +103,10 @@ class TopicRecord:
 class TopicStore:
     """The log of one topic."""
 
+    def opened(self) -> bool:
+        """May it be used? One that `Storage.open` gave while nsqd runs is opened in a thread, when it is wanted."""
+        return True
+
     def append(self, batch: Batch) -> None:
         """Give the batch its positions and note it for the next `write`."""
         raise NotImplementedError
@@ -176,5 +180,8 @@ class Storage:
     """All topic logs of a broker."""
 
     def open(self, topic: str) -> TopicStore:
-        """The topic's log, made if there is none. StoreError if that is impossible."""
+        """The topic's log, made if there is none. StoreError if that is impossible.
+
+        While nsqd runs it may be one that is not `opened` yet, and then nothing fails here.
+        """
         raise NotImplementedError

@@ -42,6 +42,8 @@ class Topic(Alarm):
         self.name = name
         self.ephemeral = is_ephemeral(name)
         self.store = store
+        self.opened = store is None or store.opened()
+        self.opening = False  # it is being opened: what is published has to wait
         self.paused = False
         self.awaits_channels = False  # it is still being asked which channels it should have
         self.releasing = False  # what waits here is on its way to the channels
@@ -97,6 +99,9 @@ class Topic(Alarm):
 
     def commit(self, now: i64) -> None:
         """Write what was published in this turn, then give it to the channels. What is too much has the next turn."""
+        if not (self.opened or self.deleted or self.broker.exiting):
+            self._want_opened()
+            return
         pending = self._pending
         self._pending = []
         size: i64 = 0
@@ -119,6 +124,25 @@ class Topic(Alarm):
                 self._accept(batch, now)
         if stored:
             self._store(stored, now)
+
+    def _want_opened(self) -> None:
+        if not self.opening:
+            self.opening = True
+            self.broker.unopened.append(self)
+
+    def log_opened(self, error: str) -> None:
+        """The log can be used from now on; or it can't, and what waits for it fails. The next publish tries again."""
+        self.opening = False
+        pending = self._pending
+        if not error:
+            self.opened = True
+            if pending:
+                self.broker.published.append(self)
+            return
+        self.broker.health.set(WRITING + self.name, error)
+        self._pending = []
+        for batch in pending:
+            batch.settle(FAILED, error)
 
     def _store(self, batches: list[Batch], now: i64) -> None:
         store = self.store

@@ -10,9 +10,9 @@ from mypy_extensions import i64
 
 from nsqkit.nsqd.core.batch import Batch
 from nsqkit.nsqd.core.health import Health
-from nsqkit.nsqd.core.store import Deletion, Storage, StoreError
+from nsqkit.nsqd.core.store import Deletion, Storage, StoreError, TopicStore
 from nsqkit.nsqd.storage.disk import Disk
-from nsqkit.nsqd.storage.jobs import CheckpointJob, SyncJob
+from nsqkit.nsqd.storage.jobs import CheckpointJob, OpenJob, SyncJob
 from nsqkit.nsqd.storage.journal import Journal
 from nsqkit.nsqd.storage.log import TopicLog
 from nsqkit.nsqd.storage.reader import CHECK_BLOCK
@@ -54,15 +54,21 @@ class FileStorage(Storage):
             max_open_logs,
         )
         self.journal = Journal(disk, f"{data_path}/journal")
+        self.opens_later = False  # logs are opened by jobs, once there are threads for them
         self._disk = disk
         self._place = place
 
     def open(self, topic: str) -> TopicLog:
         """The topic's log, made if there is none."""
         try:
-            return TopicLog(self.shared, self._place(topic))
+            return TopicLog(self.shared, self._place(topic), later=self.opens_later)
         except OSError as error:
             raise StoreError(f"the log of {topic} can't be opened: {error.strerror}") from error
+
+    def open_job(self, store: TopicStore) -> OpenJob:
+        """What a thread has to do before a log can be used that is not `opened` yet."""
+        assert isinstance(store, TopicLog)
+        return store.open_job()
 
     def probe(self, topics: list[str]) -> list[str]:
         """Try to write where writing failed, and beside it; returns who can be written again. For a thread.

@@ -10,7 +10,14 @@ from mypy_extensions import i64
 
 from nsqkit.nsqd.storage.checkpoint import Synced, encode
 from nsqkit.nsqd.storage.disk import Permit, pause, write_all
-from nsqkit.nsqd.storage.segment import FILE_HEADER, Segment, header_position, renewed_header
+from nsqkit.nsqd.storage.segment import (
+    FILE_HEADER,
+    SUFFIX,
+    Segment,
+    file_header,
+    header_position,
+    renewed_header,
+)
 
 if TYPE_CHECKING:
     from nsqkit.nsqd.core.store import TopicRecord
@@ -162,6 +169,55 @@ class SyncJob:
             self._log.sync_failed()
         else:
             self._log.sync_state.succeed(self)
+
+
+class OpenJob:
+    """Make the directory of a new topic's log, and its first segment: either may wait for a busy disk."""
+
+    def __init__(self, disk: Disk, directory: str, log: TopicLog) -> None:
+        self._disk = disk
+        self._directory = directory
+        self._log = log
+        self._path = f"{directory}/{0:020d}{SUFFIX}"
+        self._permit = Permit()
+        self._began = False  # the segment is there
+        self.error = ""
+
+    def cancel(self) -> None:
+        """The topic is deleted: make nothing more in a directory of this name."""
+        self._permit.withdraw()
+
+    def run(self) -> None:
+        """Do it; on an error `error` tells why. If something is there, that is to be opened."""
+        try:
+            with self._permit:
+                made = self._disk.make_directory(self._directory)
+            if not made:
+                if self._disk.names(self._directory):
+                    return
+                # What a deletion took must not come back beside what comes now.
+                self._disk.sync_directory(self._directory)
+            with self._permit:
+                file = self._disk.create(self._path)
+            try:
+                write_all(self._disk, file, [file_header(0)], 0)
+            finally:
+                self._disk.close(file)
+            self._began = True
+        except OSError as error:
+            self.error = f"{self._directory}: can't be made: {error.strerror}"
+
+    def finish(self) -> None:
+        """Let the log begin."""
+        if self.error or self._log.closed:
+            return
+        try:
+            if self._began:
+                self._log.begin(self._path)
+            else:
+                self._log.open()
+        except OSError as error:
+            self.error = f"{self._directory}: can't be opened: {error.strerror}"
 
 
 def size_of(disk: Disk, path: str) -> int:

@@ -15,7 +15,7 @@ from nsqkit.nsqd.core.batch import Batch
 from nsqkit.nsqd.core.store import Extent, StoreError, TopicRecord, TopicStore
 from nsqkit.nsqd.storage import checkpoint as checkpoints
 from nsqkit.nsqd.storage.disk import write_all
-from nsqkit.nsqd.storage.jobs import CheckpointJob, GiveUp, SyncJob, SyncState
+from nsqkit.nsqd.storage.jobs import CheckpointJob, GiveUp, OpenJob, SyncJob, SyncState
 from nsqkit.nsqd.storage.opening import Opening
 from nsqkit.nsqd.storage.reader import LogReader
 from nsqkit.nsqd.storage.segment import (
@@ -26,7 +26,6 @@ from nsqkit.nsqd.storage.segment import (
     Segment,
     encode_header,
     file_header,
-    is_ours,
 )
 from nsqkit.nsqd.storage.shared import LOSS, Shared
 from nsqkit.wire.message import NOWHERE
@@ -37,37 +36,63 @@ _WORTH_ON_A_FULL_DISK: Final = 4096  # a new segment takes a block as well
 
 
 class TopicLog(TopicStore):
-    """Segments in a directory, the last one open for appending."""
+    """Segments in a directory, the last one open for appending.
 
-    def __init__(self, shared: Shared, directory: str) -> None:
+    With `later` nothing is looked at yet: an `OpenJob` makes the directory and an empty segment, and then `open` or
+    `begin` is called.
+    """
+
+    def __init__(self, shared: Shared, directory: str, *, later: bool = False) -> None:
         self._shared = shared
         self._disk = shared.disk
         self._directory = directory
         self._segments: list[Segment] = []
         self._reader = LogReader(shared, self._segments)
         self._file = -1  # the last segment, when it is open
-        opening = Opening(shared, directory, self._segments, self._reader)
-        self._next: i64 = opening.next
-        self._must_roll = (
-            opening.must_roll
-        )  # the next write begins a new segment, or first cuts off a half-written end
+        self._next: i64 = 0
+        self._must_roll = False  # the next write begins a new segment, or first cuts off a half-written end
         self._pending: list[Batch] = []
         self.closed = False  # for good; read in threads
+        self._opened = False
+        self._open_job: OpenJob | None = None
         self._doomed: list[str] = []  # segments that nobody needs, and that could not be removed
-        self._giving_up = (
-            False  # the last segment's file is being emptied by a thread, and must not be written
-        )
+        self._giving_up = False  # a thread empties the last file, which must not be written
         self._watch: i64 = 0  # where `_watched` goes on
         self._copied = False  # there are carried batches that no checkpoint on the disk names
         self.sync_state = SyncState()
-        self.sync_state.reached = opening.synced
-        self._record = opening.record
+        self._record: TopicRecord | None = None
         self._checkpoint_job: CheckpointJob | None = None  # the last one
         self._end_before: i64 = -1  # the log's end at that time
-        self._has_checkpoint = opening.record is not None  # on the disk
-        self.checkpointed_at = (
-            -1.0
-        )  # when the last one was put there, by the clock of the disk; -1: before the start
+        self._has_checkpoint = False  # on the disk
+        self.checkpointed_at = -1.0  # when it was put there, by the clock of the disk; -1: before the start
+        if not later:
+            self.open()
+
+    # -- opening
+
+    def opened(self) -> bool:
+        """May it be used?"""
+        return self._opened
+
+    def open_job(self) -> OpenJob:
+        """What a thread has to do before it may be used."""
+        self._open_job = OpenJob(self._disk, self._directory, self)
+        return self._open_job
+
+    def begin(self, path: str) -> None:
+        """The directory is new, and holds an empty segment."""
+        self._take_segment(path)
+        self._opened = True
+
+    def open(self) -> None:
+        """Take in what is there. OSError."""
+        opening = Opening(self._shared, self._directory, self._segments, self._reader)
+        self._next = opening.next
+        self._must_roll = opening.must_roll
+        self.sync_state.reached = opening.synced
+        self._record = opening.record
+        self._has_checkpoint = opening.record is not None
+        self._opened = True
         if self._segments:
             self._note_unsynced()
 
@@ -212,6 +237,10 @@ class TopicLog(TopicStore):
             self._disk.remove(path)
             raise
         self._use(file)
+        return self._take_segment(path)
+
+    def _take_segment(self, path: str) -> Segment:
+        """What comes next goes to this new file."""
         self.sync_state.begin_segment(self._segments[-1] if self._segments else None)
         self._must_roll = False
         segment = Segment(path, self._next, FILE_HEADER)
@@ -458,23 +487,11 @@ class TopicLog(TopicStore):
 
     def delete(self) -> None:
         """Close and remove the files that a log makes. Others, and then the directory, stay."""
+        if self._open_job is not None:
+            self._open_job.cancel()
         if self._checkpoint_job is not None:
             self._checkpoint_job.cancel()
         self._close_files()
         self._segments.clear()
         self._shared.health.clear(LOSS + self._directory)
-        try:
-            names = self._disk.names(self._directory)
-            if all([is_ours(name) for name in names]):
-                self._shared.bury(self._directory)
-                return
-            for name in names:
-                if is_ours(name):
-                    self._disk.remove(f"{self._directory}/{name}")
-            self._disk.remove_directory(self._directory)
-        except FileNotFoundError:
-            return  # somebody removed the directory
-        except OSError as error:
-            self._shared.report(
-                f"{self._directory}: the topic is deleted, but this is still there: {error.strerror}"
-            )
+        self._shared.put_away(self._directory)

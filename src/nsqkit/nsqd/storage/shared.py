@@ -13,7 +13,7 @@ from nsqkit.nsqd.core.health import Health
 from nsqkit.nsqd.core.store import StoreError
 from nsqkit.nsqd.storage.disk import Disk
 from nsqkit.nsqd.storage.durations import Durations
-from nsqkit.nsqd.storage.segment import FILE_HEADER, Segment
+from nsqkit.nsqd.storage.segment import FILE_HEADER, Segment, is_ours
 
 if TYPE_CHECKING:
     from nsqkit.nsqd.storage.jobs import CheckpointJob
@@ -193,11 +193,24 @@ class Shared:
 
     # -- deleted topics
 
-    def bury(self, directory: str) -> None:
-        """A topic is deleted, and its directory holds nothing but its log: let a thread remove it. OSError.
+    def put_away(self, directory: str) -> None:
+        """A topic is deleted: remove the files that a log makes. Others, and then the directory, stay."""
+        try:
+            names = self.disk.names(directory)
+            if all([is_ours(name) for name in names]):
+                self._bury(directory)
+                return
+            for name in names:
+                if is_ours(name):
+                    self.disk.remove(f"{directory}/{name}")
+            self.disk.remove_directory(directory)
+        except FileNotFoundError:
+            return  # somebody removed the directory
+        except OSError as error:
+            self.report(f"{directory}: the topic is deleted, but this is still there: {error.strerror}")
 
-        Giving back the space of large files takes long.
-        """
+    def _bury(self, directory: str) -> None:
+        """Let a thread remove the directory, as giving back the space of large files takes long. OSError."""
         self.graves += 1
         grave = f"{self.data_path}/{GRAVE}{self.graves}"
         self.disk.rename(directory, grave)
