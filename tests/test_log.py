@@ -1,5 +1,6 @@
 """Lines in NSQ's format, from a log that never fails."""
 
+import json
 import os
 import re
 import subprocess
@@ -7,7 +8,7 @@ import sys
 
 import pytest
 
-from nsqkit.log import Level, Log
+from nsqkit.log import Format, Level, Log
 
 SOME_TIME = 1_767_323_045_000_123_456  # ns; 2026-01-02, the hour depends on the time zone
 
@@ -171,3 +172,30 @@ def test_closed_descriptors_are_not_reused():
     done = subprocess.run([sys.executable, "-c", code], preexec_fn=close_standard_descriptors, check=False)
 
     assert 0 == done.returncode
+
+
+def test_lines_as_json(lines):
+    """Each is an object with a word for its level, the program that the prefix names, and its fields."""
+    log = Log("[nsqd] ", Level.DEBUG, lines.append, lambda: SOME_TIME, Format.JSON)
+
+    for method in (log.debug, log.info, log.warning, log.error, log.fatal):
+        method("a\nb", **({} if method == log.fatal else {"topic": "t"}))
+
+    got = [json.loads(line) for line in lines]
+    assert ["debug", "info", "warn", "error", "fatal"] == [one["level"] for one in got]
+    assert {"a\nb"} == {one["msg"] for one in got}
+    assert {"nsqd"} == {one["program"] for one in got}
+    assert ["t"] * 4 == [one["topic"] for one in got[:4]]
+    assert {"2026-01-02T03:04:05.000123Z"} == {one["ts"] for one in got}
+
+
+def test_repeated_complaints_as_json(lines):
+    """The number is a field."""
+    log = Log("", write=lines.append, now=lambda: SOME_TIME, format=Format.JSON)
+
+    for _ in range(3):
+        log.error("sick", client="c")
+    log.flush()
+
+    first, last = map(json.loads, lines)
+    assert ("c", "sick (repeated 2 times)", 2) == (first["client"], last["msg"], last["repeated"])

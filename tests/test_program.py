@@ -1,6 +1,7 @@
 """A daemon's program: messages and exit codes. The daemon itself is replaced."""
 
 import asyncio
+import json
 import os
 import signal
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ import pytest
 
 from nsqkit import program
 from nsqkit.errors import StartError
-from nsqkit.log import Log
+from nsqkit.log import Format, Log
 from nsqkit.options import option
 from nsqkit.options.daemon import DaemonOptions
 from nsqkit.options.running import ConfigFile
@@ -276,3 +277,39 @@ def test_hangup_reloads_what_can_be_reloaded():
     assert 0 == program.run(Twice, Log(write=lines.append), reload)
     assert 2 == len(reloaded)
     assert 1 == len(lines)
+
+
+def test_a_fatal_line_is_json_if_the_command_line_says_so(daemon, capfd, tmp_path):
+    """Also what stands in the way before the options are known."""
+    path = tmp_path / "none.cfg"
+
+    assert 2 == daemon.main("--log-format=json", f"--config={path}")
+    assert 2 == daemon.main("--log-format=json", "--most=1000")
+    daemon.failure = StartError("in use")
+    assert 1 == daemon.main("--log-format=json")
+
+    got = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    assert [
+        f"failed to load config file {path} - No such file or directory",
+        "failed to instantiate sample - --most must be [0,100]",
+        "failed to instantiate sample - in use",
+    ] == [one["msg"] for one in got]
+    assert {("fatal", "sample")} == {(one["level"], one["program"]) for one in got}
+
+
+def test_what_nobody_took_is_one_line_of_json():
+    """asyncio's own words have many lines."""
+    lines: list[str] = []
+
+    class Defective(Running):
+        async def __aenter__(self):
+            loop = asyncio.get_running_loop()
+            loop.call_exception_handler({"message": "oops", "exception": ValueError("x")})
+            loop.call_exception_handler({"message": "oops"})
+            return await super().__aenter__()
+
+    log = Log(write=lines.append, format=Format.JSON)
+    assert 0 == program.run(lambda: Defective(signal.SIGTERM), log)
+
+    got = [json.loads(line)["msg"] for line in lines]
+    assert ["a defect of ours: oops: ValueError: x\n", "a defect of ours: oops"] == got

@@ -1,4 +1,4 @@
-"""Log lines in NSQ's format: `[nsqd] 2026/01/02 15:04:05.000000 INFO: text`, one per call, on stderr.
+"""Log lines in NSQ's format, `[nsqd] 2026/01/02 15:04:05.000000 INFO: text`, or as JSON; one per call, on stderr.
 
 Rules: a daemon neither waits nor stops because nobody reads its log: what can't be written is dropped and counted
 (`lines.py`). A line is cut, and what is not printable in it is escaped, so a peer cannot forge a line or drive a
@@ -13,9 +13,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from enum import IntEnum
+from enum import Enum, IntEnum
 from typing import Final
 
+from nsqkit.json_line import Field, json_line
 from nsqkit.lines import LineWriter, cut, harmless
 
 STDERR = 2
@@ -31,13 +32,25 @@ class Level(IntEnum):
     FATAL = 5
 
 
+class Format(Enum):
+    """How lines look."""
+
+    TEXT = "text"  # as NSQ writes them
+    JSON = "json"  # one object a line
+
+
 LINE: Final = 4096  # characters of a line
 REPEAT_S: Final = 10
 OF_A_KIND: Final = 10  # complaints of one kind, with different texts, that are said in REPEAT_S
 KINDS: Final = 100  # kinds of complaints that are told apart; the others share one
 
-Field = str | int | float | bool
-
+_WORDS: Final = {  # those of --log-level
+    Level.DEBUG: "debug",
+    Level.INFO: "info",
+    Level.WARNING: "warn",
+    Level.ERROR: "error",
+    Level.FATAL: "fatal",
+}
 _OTHERS: Final = "other complaints"
 _NS: Final = 1_000_000_000
 
@@ -54,7 +67,7 @@ class _Kind:
 class Log:
     """Formats and writes lines of at least a certain level. `level` may be changed at any time."""
 
-    __slots__ = ("_kinds", "_lock", "_now", "_prefix", "_write", "_writer", "level")
+    __slots__ = ("_kinds", "_lock", "_now", "_prefix", "_write", "_writer", "format", "level")
 
     def __init__(
         self,
@@ -62,9 +75,11 @@ class Log:
         level: Level = Level.INFO,
         write: Callable[[str], object] | None = None,
         now: Callable[[], int] = time.time_ns,
+        format: Format = Format.TEXT,
     ) -> None:
         """`write` takes one line with its newline, and is stderr if there is none; `now` is the wall clock in ns."""
         self.level = level
+        self.format = format
         self._prefix = prefix
         self._writer = LineWriter(STDERR, self._about_dropped, idle=self.say_repeated)
         self._write = write or self._writer.put
@@ -161,7 +176,9 @@ class Log:
         with suppress(OSError, ValueError):
             self._write(self._format(level, text, fields))
 
-    def _format(self, level: Level, text: str, fields: Mapping[str, Field]) -> str:  # noqa: ARG002 - text has it all
+    def _format(self, level: Level, text: str, fields: Mapping[str, Field]) -> str:
+        if self.format is Format.JSON:
+            return json_line(self._now(), _WORDS[level], self._prefix.strip(" []:"), text, fields)
         seconds, nanoseconds = divmod(self._now(), _NS)
         stamp = time.strftime("%Y/%m/%d %H:%M:%S", time.localtime(seconds))
         text = harmless(cut(text, LINE))

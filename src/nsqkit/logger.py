@@ -3,8 +3,9 @@
 import logging
 from collections.abc import Mapping
 
+from nsqkit.json_line import Field
 from nsqkit.lines import cut, harmless
-from nsqkit.log import LINE, Field, Level, Log
+from nsqkit.log import LINE, Level, Log
 
 
 class LoggerLog(Log):

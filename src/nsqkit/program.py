@@ -12,15 +12,16 @@ import argparse
 import asyncio
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, Final, NoReturn, TypeVar
 
 from nsqkit.errors import ConfigFileError, FlagError, OptionError, StartError
 from nsqkit.garbage import Garbage
-from nsqkit.log import Log, keep_standard_descriptors_open
+from nsqkit.log import Format, Log, keep_standard_descriptors_open
 from nsqkit.options.command_line import CommandLine, load, parse, usage
-from nsqkit.options.daemon import DaemonOptions
+from nsqkit.options.daemon import DaemonOptions, log_of
 from nsqkit.options.running import ConfigFile
 from nsqkit.version import version_line
 
@@ -61,10 +62,12 @@ def _start(
     line: CommandLine,
     serve: Callable[[AnyOptions, Log, ConfigFile[AnyOptions] | None], int],
 ) -> int:
-    log = Log(f"[{program}] ")
+    log = Log(
+        f"[{program}] ", format=line.values.get("log_format", Format.TEXT)
+    )  # until all options are known
     try:
         loaded = load(options, line)
-        log = Log(loaded.log_prefix, loaded.log_level)
+        log = log_of(loaded)
         for warning in line.warnings:
             log.warning(warning)
         return serve(loaded, log, ConfigFile(line, loaded) if line.config else None)
@@ -136,6 +139,8 @@ async def _until_told(
 
     loop = asyncio.get_running_loop()
     wanted = asyncio.Event()
+    if log.format is Format.JSON:  # asyncio's own words have many lines
+        loop.set_exception_handler(lambda _, context: log.error(f"a defect of ours: {_defect(context)}"))
     loop.add_signal_handler(signal.SIGINT, wanted.set)
     loop.add_signal_handler(signal.SIGTERM, terminated)
     loop.add_signal_handler(signal.SIGHUP, hung_up)
@@ -147,6 +152,14 @@ async def _until_told(
             for one in waits:
                 one.cancel()
     return 0
+
+
+def _defect(context: Mapping[str, Any]) -> str:
+    """What asyncio complains about: an exception that nobody took."""
+    error = context.get("exception")
+    if not isinstance(error, BaseException):
+        return str(context.get("message"))
+    return f"{context.get('message')}: {''.join(traceback.format_exception(error))}"
 
 
 def _raise_file_limit() -> None:

@@ -1,8 +1,10 @@
 """What a broker's events look like in the log."""
 
+import json
+
 import pytest
 
-from nsqkit.log import Level, Log
+from nsqkit.log import Format, Level, Log
 from nsqkit.nsqd.core.events import Events
 from nsqkit.nsqd.events import LoggedEvents
 from nsqkit.nsqd.traffic import CODES, Traffic
@@ -124,3 +126,37 @@ def test_level_is_that_of_nsq():
         events.channel_made("t", "c")
         events.channel_deleted("t", "c")
         assert lines == len(told.lines)
+
+
+def test_fields():
+    """Whoever reads lines by program finds client, topic and channel beside the text."""
+    lines: list[str] = []
+    log = Log("[nsqd] ", Level.DEBUG, lines.append, format=Format.JSON)
+    events: Events = LoggedEvents(log, Traffic())
+    client = {"client": "10.0.0.1:7"}
+    named = {"topic": "t", "channel": "c"}
+
+    events.client_came("10.0.0.1:7")
+    events.client_identified("10.0.0.1:7", negotiate(b'{"user_agent":"u/1"}', Limits()))
+    events.command_came("10.0.0.1:7", b"SUB t c")
+    events.client_failed("10.0.0.1:7", b"E_INVALID x")
+    events.client_dropped("10.0.0.1:7", "silence")
+    events.client_left("10.0.0.1:7")
+    events.topic_made("t")
+    events.channel_made("t", "c")
+    events.channel_deleted("t", "c")
+    events.topic_deleted("t")
+
+    fields = [json.loads(line) for line in lines]
+    for one in fields:
+        for key in ("ts", "level", "program", "msg"):
+            del one[key]
+    assert [
+        client,
+        client | {"user_agent": "u/1"},
+        *[client] * 4,
+        {"topic": "t"},
+        named,
+        named,
+        {"topic": "t"},
+    ] == fields

@@ -288,7 +288,7 @@ class Daemon:
         assert self._process is not None
         give_up = time.monotonic() + WAIT_S * 2
         while True:
-            found = re.findall(r"(?:TCP|HTTP): listening on \S+", self.log())
+            found = re.findall(r"(?:TCP|HTTP): listening on [^\s\"]+", self.log())
             if len(found) >= count:
                 return found
             ended = self._process.poll()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nsqkit.log import Field, Level, Log
+from nsqkit.json_line import Field
+from nsqkit.log import Level, Log
 from nsqkit.nsqd.connection import Connection
 from nsqkit.nsqd.daemon import Nsqd
 from nsqkit.nsqd.durability import Durability

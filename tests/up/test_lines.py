@@ -1,10 +1,13 @@
 """Lines of many processes: cut and labelled."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsqkit.up.lines import Labels, Splitter
+from nsqkit.json_line import MOST, json_line
+from nsqkit.up.lines import LINE_LIMIT, Labels, Objects, Splitter, plain
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 100])
@@ -60,3 +63,32 @@ def test_each_process_has_its_colour():
     assert "\x1b[36mnsqd-0  |\x1b[0m text\n" == labels.put("nsqd-0", "text")
     assert "\x1b[32mnsqd-1  |\x1b[0m text\n" == labels.put("nsqd-1", "text")
     assert "\x1b[36mnsqd-10 |\x1b[0m text\n" == labels.put("nsqd-10", "text")
+
+
+def test_objects_are_passed_on():
+    """What a program of ours writes as JSON is left as it is, and fits into a line whole."""
+    line = json_line(0, "info", "nsqd-1", "a", {"topic": "t"})
+
+    assert line == Objects().put("nsqd-1", line.rstrip())
+    assert MOST <= LINE_LIMIT
+
+
+@pytest.mark.parametrize(
+    "line", ["Traceback (most recent call last):", "{}", '{"ts":1', "", '{"ts":1,"msg":2}']
+)
+def test_what_is_no_object_becomes_one(line):
+    """A reader of JSON can take every line."""
+    got = json.loads(Objects(lambda: 0).put("nsqd-1", line))
+
+    assert {
+        "ts": "1970-01-01T00:00:00.000000Z",
+        "level": "error",
+        "program": "nsqd-1",
+        "msg": line,
+    } == got
+
+
+def test_plain_text_of_a_line():
+    """Of an object it is the message, of anything else the line itself."""
+    assert "a\nb" == plain(json_line(0, "fatal", "nsqd", "a\nb", {}).rstrip())
+    assert "x" == plain("x")

@@ -156,3 +156,13 @@ def test_flags_are_checked_before_anything_starts():
         plan.check_nsqd_flags(["--mem-queue=0"])
     with pytest.raises(OptionError, match="--mem-queue-size must be"):
         plan.check_nsqd_flags(["--mem-queue-size=-1"])
+
+
+def test_json_logs():
+    """Every program writes objects, and says which one it is; it can't be another format for some of them."""
+    for program in planned(nsqd=2, log_format="json"):
+        assert "--log-format=json" in program.flags
+        assert f"--log-prefix={program.name}" in program.flags
+
+    with pytest.raises(FlagError, match="--log-format can't be the same for every nsqd: it follows from"):
+        plan.check_nsqd_flags(["--log-format=json"])

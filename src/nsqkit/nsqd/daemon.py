@@ -47,6 +47,7 @@ from nsqkit.nsqd.tls import Certificates, Tls
 from nsqkit.nsqd.traffic import Traffic
 from nsqkit.nsqd.turns import Turns
 from nsqkit.nsqd.web.daemon import LongestPass
+from nsqkit.options.daemon import log_of
 from nsqkit.options.duration import SECOND, Duration
 from nsqkit.tokens import OwnToken
 from nsqkit.version import NSQ_VERSION, compiled, version_line
@@ -68,7 +69,7 @@ class Nsqd:
         self, options: NsqdOptions | None = None, log: Log | None = None, machine: Machine | None = None
     ) -> None:
         self.options = options or NsqdOptions()
-        self.log = log or Log(self.options.log_prefix, self.options.log_level)
+        self.log = log or log_of(self.options)
         self.machine = machine or Machine()
         self.started_at = self.now()
         self.tcp_port = -1

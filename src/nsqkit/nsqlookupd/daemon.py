@@ -19,6 +19,7 @@ from nsqkit.nsqlookupd.passes import Passes
 from nsqkit.nsqlookupd.registrations import Registrations
 from nsqkit.nsqlookupd.session import Traffic
 from nsqkit.options import differing
+from nsqkit.options.daemon import log_of
 from nsqkit.options.running import say_changes
 from nsqkit.version import NSQ_VERSION, version_line
 from nsqkit.web.access import Access
@@ -37,7 +38,7 @@ class Nsqlookupd:
 
     def __init__(self, options: NsqlookupdOptions | None = None, log: Log | None = None) -> None:
         self.options = options or NsqlookupdOptions()
-        self.log = log or Log(self.options.log_prefix, self.options.log_level)
+        self.log = log or log_of(self.options)
         self.clock = Clock()
         self.profiler = Profiler()
         self._passes = Passes()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from nsqkit.log import Level
+from nsqkit.log import Format, Level, Log
 from nsqkit.options import Duration, DurationOption, IgnoredFlag, Options, Words, option
 
 LOG_LEVELS = Words(
@@ -15,6 +15,7 @@ LOG_LEVELS = Words(
         "fatal": Level.FATAL,
     }
 )
+LOG_FORMATS = Words({one.value: one for one in Format})
 VERBOSE = IgnoredFlag("verbose", "use --log-level")
 
 
@@ -28,6 +29,11 @@ class DaemonOptions(Options):
         Level.INFO, "least severe line to log", kind=LOG_LEVELS, live=True, group="General"
     )
     log_prefix: str = option("", "put before each log line")
+    log_format: Format = option(
+        Format.TEXT,
+        "how log lines look: text, as NSQ writes them, or json, an object on each line",
+        kind=LOG_FORMATS,
+    )
 
     http_token_file: str = option(
         "",
@@ -67,3 +73,8 @@ class DaemonOptions(Options):
         within=(Duration.parse("1ms"), None),
         live=True,
     )
+
+
+def log_of(options: DaemonOptions) -> Log:
+    """The log that these options ask for."""
+    return Log(options.log_prefix, options.log_level, format=options.log_format)

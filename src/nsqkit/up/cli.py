@@ -19,12 +19,12 @@ from rich.console import Console
 
 from nsqkit.errors import FlagError, OptionError, StartError
 from nsqkit.lines import LineWriter
-from nsqkit.log import Log, keep_standard_descriptors_open
+from nsqkit.log import Format, Log, keep_standard_descriptors_open
 from nsqkit.options.command_line import CommandLine, load, parse, usage
 from nsqkit.program import SIGHUP_IGNORED, wrong_usage
 from nsqkit.up import plan
 from nsqkit.up.banner import banner
-from nsqkit.up.lines import Labels
+from nsqkit.up.lines import Labels, Objects
 from nsqkit.up.machine import prepare_data, reserved
 from nsqkit.up.options import UpOptions
 from nsqkit.up.supervisor import Supervisor
@@ -103,14 +103,21 @@ def _run(options: UpOptions, nsqd_flags: Sequence[str], remarks: Sequence[str]) 
         remarks = [*remarks, *prepare_data(options.data_path, programs)]
 
         console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
-        labels = Labels([_US, *names], colour=console.color_system is not None and not console.no_color)
+        json = options.log_format is Format.JSON
+        colour = console.color_system is not None and not console.no_color
+        labels = Objects() if json else Labels([_US, *names], colour=colour)
         terminal = LineWriter(
             _STDOUT,
             lambda n: labels.put(_US, f"{n} lines were dropped: the terminal can't keep up"),
             _WAITING,
         )
-        log = Log(write=lambda line: terminal.put(labels.put(_US, line.rstrip("\n"))))
-        terminal.put(banner(programs, console))
+        log = Log(
+            _US if json else "",
+            write=lambda line: terminal.put(labels.put(_US, line.rstrip("\n"))),
+            format=options.log_format,
+        )
+        if not json:
+            terminal.put(banner(programs, console))
         for remark in remarks:
             log.warning(remark)
         try:

@@ -3,10 +3,14 @@
 A line longer than LINE_LIMIT is cut and says how much is missing.
 """
 
-from collections.abc import Sequence
+import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import cycle
 from typing import Final
 
+from nsqkit.json_line import json_line
 from nsqkit.lines import harmless
 
 LINE_LIMIT: Final = 8192  # bytes
@@ -60,6 +64,30 @@ class Splitter:
         self._line.clear()
         self._missing = 0
         return text
+
+
+class Objects:
+    """Passes on what is an object already, as our programs write them, and makes one of every other line."""
+
+    def __init__(self, now: Callable[[], int] = time.time_ns) -> None:
+        """`now` is the wall clock in ns."""
+        self._now = now
+
+    def put(self, name: str, line: str) -> str:
+        """The line as it is shown, with its end. What is no object comes from Python or the system: an error."""
+        if plain(line) is not line:
+            return f"{line}\n"
+        return json_line(self._now(), "error", name, line, {})
+
+
+def plain(line: str) -> str:
+    """The text in a line: its `msg`, if it is an object."""
+    if line.startswith('{"ts":'):
+        with suppress(ValueError, RecursionError):
+            text = json.loads(line).get("msg")
+            if isinstance(text, str):
+                return text
+    return line
 
 
 class Labels:

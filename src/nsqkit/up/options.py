@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from nsqkit.errors import OptionError
+from nsqkit.log import Format
 from nsqkit.options import Options, option
+from nsqkit.options.daemon import LOG_FORMATS
 
 MAX_NSQDS: Final = 64
 """As many as anybody tries out on one machine; each is a process with some 50 MB."""
@@ -23,6 +25,11 @@ class UpOptions(Options):
         4150,
         "TCP port of the first nsqd; all other ports keep their distance to it; 0: free ports",
         within=(0, 65_000),
+    )
+    log_format: Format = option(
+        Format.TEXT,
+        "how log lines look: text, with a name before each, or json, an object on each line and no table",
+        kind=LOG_FORMATS,
     )
     http_token_file: str = option(
         "",

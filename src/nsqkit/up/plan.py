@@ -16,6 +16,7 @@ from typing import Final
 
 from nsqkit.address import join_address
 from nsqkit.errors import FlagError, OptionError
+from nsqkit.log import Format
 from nsqkit.nsqd.options import NsqdOptions
 from nsqkit.options.command_line import load, parse
 from nsqkit.up.options import UpOptions
@@ -30,6 +31,7 @@ _OURS: Final = {
     "http_address": "it follows from --host and --base-port",
     "data_path": "it follows from the --data-path before the --",
     "node_id": "it is the nsqd's number",
+    "log_format": "it follows from the --log-format before the --",
 }
 """Options of nsqd that differ from one to the next, and where they come from."""
 
@@ -89,21 +91,22 @@ def programs(
     reach = _LOOPBACK.get(host, host)
     announced = host_name if host in _LOOPBACK else host
 
-    def listening(its: Ports) -> tuple[str, ...]:
+    def listening(name: str, its: Ports) -> tuple[str, ...]:
+        json = options.log_format is Format.JSON
         return (
             f"--tcp-address={join_address(host, its.tcp)}",
             f"--http-address={join_address(host, its.http)}",
-            "--log-prefix=",  # the merged log has its own
+            *(("--log-format=json", f"--log-prefix={name}") if json else ("--log-prefix=",)),
             *_given("http-token-file", options.http_token_file),
         )
 
     # Only nsqds of this machine are told nsqlookupd's address, so it is one that is reached from here.
-    flags = (*listening(ports[0]), f"--broadcast-address={reach}")
+    flags = (*listening(NSQLOOKUPD, ports[0]), f"--broadcast-address={reach}")
     planned = [Program(NSQLOOKUPD, "nsqkit.nsqlookupd.cli", reach, ports[0], "", flags)]
     for number, (name, its) in enumerate(zip(names(options.nsqd)[1:], ports[1:], strict=True), start=1):
         data_path = os.path.join(options.data_path, name)
         flags = (
-            *listening(its),
+            *listening(name, its),
             "--https-address=",  # its default port is the next nsqd's
             f"--data-path={data_path}",
             f"--node-id={number}",

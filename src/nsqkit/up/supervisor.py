@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Final
 
 from nsqkit.log import Log
-from nsqkit.up.lines import Splitter
+from nsqkit.up.lines import Splitter, plain
 from nsqkit.up.plan import NSQLOOKUPD, Program
 from nsqkit.up.restarts import START_ATTEMPTS, Restarts
 
@@ -146,7 +146,7 @@ class Supervisor:
                 self._nsqlookupd_started.set()
 
     def _give_up(self, program: Program, code: int) -> None:
-        words = self._last_words.get(program.name, "nothing")
+        words = plain(self._last_words.get(program.name, "nothing"))
         self._log.fatal(
             f"{program.name} did not start, {START_ATTEMPTS} times in a row: it {ending(code)}; its last words: {words}"
         )
