@@ -260,14 +260,12 @@ def test_hangup_reloads_what_can_be_reloaded():
     reloaded: list[Running] = []
 
     class Twice(Running):
-        async def __aenter__(self):
+        async def wait(self):
             self.told = asyncio.Event()
             for _ in range(2):
                 os.kill(os.getpid(), signal.SIGHUP)
                 await self.told.wait()
                 self.told.clear()
-            os.kill(os.getpid(), signal.SIGTERM)
-            return self
 
     def reload(running: Twice) -> bool:
         reloaded.append(running)
@@ -313,3 +311,28 @@ def test_what_nobody_took_is_one_line_of_json():
 
     got = [json.loads(line)["msg"] for line in lines]
     assert ["a defect of ours: oops: ValueError: x\n", "a defect of ours: oops"] == got
+
+
+def test_hangup_during_the_start_waits_for_its_end():
+    """What is not there yet can't reload; it is told once it is."""
+    reloaded: list[str] = []
+
+    class Starting(Running):
+        state = "starts"
+
+        async def __aenter__(self):
+            await super().__aenter__()
+            for _ in range(3):
+                await asyncio.sleep(0)  # the signal is seen
+            self.state = "runs"
+            return self
+
+        async def wait(self):
+            """It ends at once."""
+
+    def reload(running: Starting) -> bool:
+        reloaded.append(running.state)
+        return True
+
+    assert 0 == program.run(lambda: Starting(signal.SIGHUP), Log(write=print), reload)
+    assert ["runs"] == reloaded

@@ -125,9 +125,13 @@ async def _until_told(
     terminate: Callable[[AnyDaemon], bool],
 ) -> int:
     running: Any = daemon()
-    ready = False
+    ready = told_early = False
 
     def hung_up() -> None:
+        nonlocal told_early
+        told_early = not ready
+        if told_early:
+            return  # until it can do something
         if file is not None:
             file.read_again(running, log)
         if not reload(running) and file is None:
@@ -146,6 +150,8 @@ async def _until_told(
     loop.add_signal_handler(signal.SIGHUP, hung_up)
     async with running:
         ready = True
+        if told_early:
+            hung_up()
         with Garbage(loop):
             waits = [loop.create_task(wanted.wait()), loop.create_task(running.wait())]
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)

@@ -141,6 +141,18 @@ def test_requests_at_once_are_limited(run, make_cluster, nodes, monkeypatch):
     assert 2 == max(seen)
 
 
+def test_other_timeouts(run, make_cluster, nodes):
+    """They are for calls to come."""
+    cluster = make_cluster()
+    cluster.set_timeouts(0.3, 0.2)
+    silent = nodes.silent()
+
+    answers = run(cluster.topics([silent.address]))
+
+    assert [Failure(silent.address, "no answer within 0.2 s")] == answers.failures
+    assert 0.3 == cluster._requester.connect_timeout
+
+
 def test_waiting_for_a_turn_counts(run, make_cluster, nodes, monkeypatch):
     """A request that waits for others that are not answered gives up with them, and no other node is kept waiting."""
     monkeypatch.setattr(nsqkit.cluster.cluster, "MAX_REQUESTS", 1)

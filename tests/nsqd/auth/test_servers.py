@@ -51,6 +51,10 @@ class FakeQuestioner:
             raise found
         return await asyncio.shield(found)
 
+    def set_timeouts(self, connect_timeout, request_timeout):
+        """Note them."""
+        self.timeouts = connect_timeout, request_timeout
+
     async def close(self) -> None:
         """Note it."""
         self.closed = True
@@ -241,3 +245,21 @@ def test_certificates_that_are_not_there():
             request_timeout=Duration.parse("1s"),
             root_ca="/nowhere/ca.pem",
         )
+
+
+def test_other_timeouts(play):
+    """They are for questions to come, also when none was put yet."""
+
+    async def test(scene: Scene) -> None:
+        scene.servers.set_timeouts(Duration.parse("3s"), Duration.parse("7s"))
+        assert (3.0, 7.0) == scene.questioner.timeouts
+        scene.servers._questioner = None
+        scene.servers.set_timeouts(Duration.parse("4s"), Duration.parse("8s"))
+        questioner = await scene.servers._ready_questioner()
+        assert (8.0, 4.0) == (questioner._request_timeout, questioner._requester.connect_timeout)
+        questioner.set_timeouts(1.0, 2.0)
+        assert (2.0, 1.0) == (questioner._request_timeout, questioner._requester.connect_timeout)
+        await questioner.close()
+        scene.servers._questioner = scene.questioner  # type: ignore[assignment]
+
+    play(test)

@@ -47,7 +47,12 @@ class FakeCluster:
 
     def __init__(self):
         self.asked: list[tuple[list[str], str]] = []
+        self.timeouts: list[tuple[float, float]] = []
         self.answer: asyncio.Future[Answers[list[str]]] = asyncio.get_running_loop().create_future()
+
+    def set_timeouts(self, connect_timeout, request_timeout):
+        """Note them."""
+        self.timeouts.append((connect_timeout, request_timeout))
 
     async def channels(self, nodes, topic):
         """The channels of a topic."""
@@ -157,6 +162,27 @@ def test_name_with_several_addresses(play):
         await scene.until(lambda: scene.endpoints() == {"10.0.0.2", "10.0.0.3"})
 
         assert kept is scene.lookup._peers["10.0.0.2", 4160]
+
+    play(test, "lookups:4160")
+
+
+def test_other_times(play):
+    """Names are looked up again at once, and then as often as is said now; requests have the new timeouts."""
+
+    async def test(scene: Scene) -> None:
+        hour = Duration.parse("1h")
+        scene.names["lookups"] = ["10.0.0.1"]
+        await scene.until(lambda: scene.endpoints() == {"10.0.0.1"})
+        scene.lookup.set_times(connect_timeout=hour, request_timeout=hour, resolve_interval=hour)
+        await scene.until(lambda: scene.lookup._resolve_interval_s == 3600)
+        scene.names["lookups"] = ["10.0.0.2"]
+
+        scene.lookup.set_times(
+            connect_timeout=hour, request_timeout=Duration.parse("2s"), resolve_interval=Duration.parse("30m")
+        )
+
+        await scene.until(lambda: scene.endpoints() == {"10.0.0.2"})
+        assert [(3600.0, 3600.0), (3600.0, 2.0)] == scene.cluster.timeouts
 
     play(test, "lookups:4160")
 
