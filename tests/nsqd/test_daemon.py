@@ -12,7 +12,7 @@ import pytest
 from nsqkit.clock import Clock
 from nsqkit.errors import NotKept
 from nsqkit.log import Log
-from nsqkit.nsqd.core.batch import Batch
+from nsqkit.nsqd.core.batch import FAILED, KEPT, Batch
 from nsqkit.nsqd.core.settings import SECOND
 from nsqkit.nsqd.daemon import Nsqd
 from nsqkit.nsqd.machine import Machine
@@ -258,6 +258,22 @@ def test_what_a_deletion_left_is_removed_at_the_next_start(run, path, lines):
     assert not (path / "%deleted-3").exists()
     assert (path / "%deleted-by-me").exists()
     assert not any("ERROR" in line for line in lines)
+
+
+def test_a_topic_deleted_before_its_log_is_made(run, path):
+    """Nothing is made for it."""
+
+    async def delete(nsqd: Nsqd) -> None:
+        broker = nsqd.broker
+        batches = [broker.topic(name).publish(b"\0\0\0\1x", 1, 0, None, nsqd.now()) for name in ("a", "b")]
+        broker.work(nsqd.now())
+        broker.delete_topic("b")
+        await nsqd.publish("a", b"one")
+        assert [KEPT, FAILED] == [batch.state for batch in batches]
+
+    run(delete)
+
+    assert ["a", "nsqd.dat"] == sorted(os.listdir(path))
 
 
 def test_a_deleted_topic_that_can_not_be_removed(run, path, lines):

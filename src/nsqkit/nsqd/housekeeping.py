@@ -178,7 +178,10 @@ class Housekeeping:
     def _open(self) -> None:
         topics = self._broker.unopened[:OPENED_TOGETHER]
         del self._broker.unopened[:OPENED_TOGETHER]
-        jobs = [(topic, self._storage.open_job(topic.store)) for topic in topics if topic.store is not None]
+        jobs: list[tuple[Topic, Job]] = []
+        for topic in topics:
+            if topic.store is not None and not topic.deleted:
+                jobs.append((topic, self._storage.open_job(topic.store)))
         self._opening = self._loop.run_in_executor(self._openings, _run_all, [job for _, job in jobs])
         self._opening.add_done_callback(lambda _: self._have_opened(jobs))
 
