@@ -273,7 +273,7 @@ def test_a_topic_deleted_before_its_log_is_made(run, path):
 
     run(delete)
 
-    assert ["a", "nsqd.dat"] == sorted(os.listdir(path))
+    assert ["a", "journal", "nsqd.dat"] == sorted(os.listdir(path))
 
 
 def test_a_deleted_topic_that_can_not_be_removed(run, path, lines):
