@@ -37,6 +37,7 @@ def nsqd(tmp_path) -> Any:
         storage=storage,
         data_path=str(tmp_path),
         traffic=Traffic(),
+        access=SimpleNamespace(denied={401: 1, 403: 2}),
         log=SimpleNamespace(dropped_count=0),
         longest_pass=lambda: LongestPass(2_500, 40),
     )
@@ -52,6 +53,8 @@ def test_a_new_one(nsqd):
     found = scrape(nsqd)
 
     assert {(): 1} == found["nsqd_healthy"]
+    assert {("401",): 1, ("403",): 2} == found["nsqd_http_denied_total"]
+    assert {(): 0} == found["nsqd_draining"]
     assert {(): 0} == found["nsqd_failing"] == found["nsqd_topics"] == found["nsqd_clients"]
     assert {(): 0.0025} == found["nsqd_longest_pass_seconds"]
     assert {(): 0.00004} == found["nsqd_longest_turn_seconds"]
@@ -67,6 +70,7 @@ def test_what_went_wrong_is_counted(nsqd):
     """Each at its place."""
     nsqd.broker.health.set("writing t", "disk full")
     nsqd.broker.health.set("writing u", "disk full")
+    nsqd.broker.draining = True
     nsqd.log.dropped_count = 3
     traffic = nsqd.traffic
     traffic.refused, traffic.dropped, traffic.handshake_failures = 4, 5, 6
@@ -78,6 +82,7 @@ def test_what_went_wrong_is_counted(nsqd):
     found = scrape(nsqd)
 
     assert ({(): 0}, {(): 2}) == (found["nsqd_healthy"], found["nsqd_failing"])
+    assert {(): 1} == found["nsqd_draining"]
     assert {(): 3} == found["nsqd_log_lines_dropped_total"]
     assert 4 == found["nsqd_connections_refused_total"]["open_files",]
     assert {(): 5} == found["nsqd_clients_dropped_total"]

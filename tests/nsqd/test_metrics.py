@@ -17,6 +17,7 @@ from nsqkit.nsqd.storage.disk import Disk
 from nsqkit.nsqd.storage.files import FileStorage
 from nsqkit.nsqd.traffic import Traffic
 from nsqkit.nsqd.web.daemon import LongestPass
+from nsqkit.web.access import Access
 from nsqkit.web.exposition import PORTION
 from tests.scrapes import Samples, read
 
@@ -30,6 +31,7 @@ def page_of(broker: Broker, most: int = 1000) -> Iterator[bytes]:
     nsqd: Any = SimpleNamespace(
         storage=storage,
         traffic=Traffic(),
+        access=Access("", Log()),
         log=Log(),
         data_path="/",
         broker=broker,

@@ -26,6 +26,7 @@ def lookupd(registrations) -> Any:
         registrations=registrations,
         options=NsqlookupdOptions(metrics_max_series=1000, max_registrations=MOST),
         log=SimpleNamespace(dropped_count=6),
+        access=SimpleNamespace(denied={401: 0, 403: 9}),
         now=lambda: NOW,
         counts=lambda: counts,
     )
@@ -66,6 +67,7 @@ def test_what_the_daemon_counts(lookupd):
     assert {(): 7} == found["nsqlookupd_http_requests_total"]
     assert {("PING",): 5, ("REGISTER",): 4} == found["nsqlookupd_commands_total"]
     assert {(): 1} == found["nsqlookupd_refused_total"]
+    assert {("401",): 0, ("403",): 9} == found["nsqlookupd_http_denied_total"]
     assert {(): 6} == found["nsqlookupd_log_lines_dropped_total"]
     assert {(): 0.0025} == found["nsqlookupd_longest_pass_seconds"]
     assert "nsqlookupd_info" in found

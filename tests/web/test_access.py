@@ -123,6 +123,16 @@ def test_header_without_a_token(http, header):
     )
 
 
+def test_what_is_denied_is_counted(http, daemon):
+    """By status; what is served is not."""
+    http.get("/read")
+    http.get("/read", **bearer(PUBLISHER))
+    http.get("/read", **bearer("the-token-to-nothing"))
+    http.get("/read", **bearer(READER))
+
+    assert {401: 2, 403: 1} == daemon.access.denied
+
+
 def test_unknown_token(http):
     """A token that is not in the file is 401."""
     got = http.get("/read", **bearer("the-token-to-nothing"))

@@ -13,7 +13,7 @@ from prometheus_client.metrics_core import (
 
 from nsqkit.nsqd.storage.durations import BOUNDS, Durations
 from nsqkit.nsqd.web.daemon import Daemon
-from nsqkit.web.exposition import Buckets, versions
+from nsqkit.web.exposition import Buckets, denied, versions
 
 NSQLOOKUPDS: Final = 100  # that are shown
 
@@ -34,6 +34,9 @@ def _health(nsqd: Daemon) -> Iterator[Metric]:
         "nsqd_healthy", "0 while something fails that messages depend on.", not broker.health.reasons
     )
     yield _gauge("nsqd_failing", "Things that fail now; /ping names the first.", len(broker.health.reasons))
+    yield _gauge(
+        "nsqd_draining", "1 while publishes are refused and it ends when all is finished.", broker.draining
+    )
     yield _gauge("nsqd_topics", "Topics there are.", len(broker.topics))
     yield _gauge("nsqd_held_bytes", "Bytes of messages that wait in memory.", int(broker.held.bytes))
     yield _gauge(
@@ -58,6 +61,7 @@ def _clients(nsqd: Daemon) -> Iterator[Metric]:
         "nsqd_http_connections", "HTTP and HTTPS connections.", sum(one.connection_count for one in servers)
     )
     yield _counter("nsqd_http_requests", "HTTP requests answered.", sum(one.request_count for one in servers))
+    yield denied("nsqd", nsqd.access.denied)
     refused = CounterMetricFamily(
         "nsqd_connections_refused", "Connections that a limit did not let in, by limit.", labels=["limit"]
     )

@@ -28,6 +28,7 @@ class Access:
     def __init__(self, path: str, log: Log) -> None:
         self._path = path
         self._log = log
+        self.denied = {401: 0, 403: 0}  # requests, by the status that they were answered
         self._tokens: Tokens | None = None
         if path:
             self._tokens = read_tokens(FLAG, path, log)
@@ -65,6 +66,7 @@ class Access:
 
     def _refuse(self, scope: Scope, error: HttpError, challenge: bytes) -> Answer:
         peer = peer_address(scope.get("client"))
+        self.denied[error.status] += 1
         code = error.text.partition(":")[0]
         self._log.warning(
             f"HTTP: {error.status} {scope['method']} {scope['path']} ({peer}): {code}",

@@ -6,7 +6,7 @@ portions: each sample is of the moment its piece was made.
 prometheus_client writes the text. Loading it takes a while, so whoever wants this module loads it in a thread.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, islice
 from typing import Final, NamedTuple, TypeVar
 
@@ -47,6 +47,18 @@ def versions(program: str) -> Metric:
 def text(families: Iterable[Metric]) -> bytes:
     """Families that are short."""
     return generate_latest(_Families(families))
+
+
+def denied(program: str, by_status: Mapping[int, int]) -> Metric:
+    """Requests that lacked a token, or whose token was not enough."""
+    family = CounterMetricFamily(
+        f"{program}_http_denied",
+        "HTTP requests refused for want of a token (401) or role (403).",
+        labels=["status"],
+    )
+    for status, count in by_status.items():
+        family.add_metric([str(status)], count)
+    return family
 
 
 def of_process() -> bytes:
