@@ -126,6 +126,22 @@ def test_storage(play):
     play(scenario)
 
 
+def test_a_volume_that_does_not_tell_its_size(play):
+    """Then the reserve is what the option says, and everything else counts as well."""
+
+    async def scenario(nsqd: Nsqd) -> None:
+        def fail(path: str) -> int:
+            raise OSError(5, path)
+
+        change(nsqd, min_free_space=0)
+        nsqd._live.reserve = lambda _: fail("/data")
+        change(nsqd, min_free_space=1 << 60, max_msg_size=7)
+        assert nsqd.health.text().startswith(f"less than {1 << 60} bytes are free")
+        assert 7 == nsqd.broker.settings.max_msg_size
+
+    play(scenario)
+
+
 def test_what_goes_out(play):
     """Timeouts of nsqlookupds and auth servers are others, and so are the addresses."""
 

@@ -1,11 +1,18 @@
 """A real nsqd is taken out of service."""
 
+import asyncio
 import json
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
+from nsqkit import Nsqd, NsqdOptions
+from nsqkit.errors import NotKept
+from nsqkit.log import Log
 from tests.scenarios.conftest import Client, Daemon, command
 
 
@@ -99,6 +106,35 @@ def test_ctrl_c_ends_it_at_once(launch):
     assert "DRAIN" not in nsqd.log()
 
 
+def test_the_hook_of_the_kubernetes_example(launch):
+    """What preStop runs has nsqd drain, and the flags of the example have the signal after it wait for consumers."""
+    files = YAML(typ="safe").load_all(Path(__file__).parents[2] / "deploy" / "kubernetes" / "nsq.yaml")
+    (pod,) = [
+        one["spec"]["template"]["spec"]
+        for one in files
+        if one["kind"] == "StatefulSet" and one["metadata"]["name"] == "nsqd"
+    ]
+    (container,) = pod["containers"]
+    program, *arguments = container["lifecycle"]["preStop"]["exec"]["command"]
+    flags = [flag for flag in container["args"] if "drain" in flag]
+    nsqd = launch(*flags, http=True)
+    nsqd.connect().publish("t", b"x")
+    assert nsqd.http_address is not None
+
+    run = [argument.replace(":4151/", f":{nsqd.http_address[1]}/") for argument in arguments]
+    assert ("python", 0) == (
+        program,
+        subprocess.run([sys.executable, *run], check=False, timeout=60).returncode,
+    )
+    assert (503, b"NOK - draining") == nsqd.request("GET", "/ping")
+    nsqd.send_signal(signal.SIGTERM)
+    assert [b"x"] == [message.body for message in nsqd.consumer("t").messages(1)]
+
+    assert 0 == nsqd.wait()
+    assert pod["terminationGracePeriodSeconds"] > NsqdOptions(drain_timeout="90s").drain_timeout.seconds
+    assert "--drain-timeout=90s" in flags
+
+
 def test_a_shutdown_is_the_default(launch):
     """SIGTERM ends at once, also one that drains because somebody said so over HTTP."""
     nsqd = launch(http=True)
@@ -120,14 +156,11 @@ def test_a_drain_can_not_be_taken_back(launch):
 
 def test_an_embedding_program_hears_of_the_end(tmp_path: Path):
     """`wait` returns; stopping is its own business."""
-    import asyncio
-
-    from nsqkit import Nsqd, NsqdOptions
-    from nsqkit.errors import NotKept
+    lines: list[str] = []
 
     async def main() -> None:
         options = NsqdOptions(data_path=tmp_path, tcp_address="127.0.0.1:0", http_address="")
-        async with Nsqd(options) as nsqd:
+        async with Nsqd(options, Log(write=lines.append)) as nsqd:
             await nsqd.publish("t", b"x")
             nsqd.drain()
             nsqd.drain()

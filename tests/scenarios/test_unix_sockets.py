@@ -147,11 +147,11 @@ def test_nsqlookupds_refuse_a_node_without_ports(tmp_path):
         lookupd = "--lookupd-tcp-address=127.0.0.1:1"
         daemon = UnixDaemon(tmp_path / "nsqd", sockets, lookupd)
         daemon.spawn()
-        said = daemon.wait_for("WARNING: LOOKUPD: who announces port 0 is refused: say --broadcast-tcp-port")
+        said = daemon.wait_for("WARNING: LOOKUPD: port 0 is refused there: say --broadcast-tcp-port")
         assert "TCP port 0, HTTP port 0\n" in said
         assert 0 == daemon.stop()
         daemon.flags += ["--broadcast-tcp-port=4150", "--broadcast-http-port=4151"]
         daemon.spawn()
         daemon.wait_for("TCP port 4150, HTTP port 4151\n")
-        assert "refused: say" not in daemon.wait_for("LOOKUPD(127.0.0.1:1): adding peer")
+        assert "is refused there" not in daemon.wait_for("LOOKUPD(127.0.0.1:1): adding peer")
         daemon.close()

@@ -326,7 +326,7 @@ class Nsqd:
         self.log.info(f"announced: {options.broadcast_address}, TCP port {tcp_port}, HTTP port {http_port}")
         if options.nsqlookupd_tcp_addresses and not (tcp_port and http_port):
             self.log.warning(
-                "LOOKUPD: who announces port 0 is refused: say --broadcast-tcp-port and -http-port"
+                "LOOKUPD: port 0 is refused there: say --broadcast-tcp-port and --broadcast-http-port"
             )
         identity = {
             "broadcast_address": options.broadcast_address,

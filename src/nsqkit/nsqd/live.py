@@ -61,7 +61,11 @@ class Live:
         settle(self.broker.settings, after)
         self.broker.held.limit = self.broker.settings.mem_queue_bytes
         if names & {"max_bytes_per_file", "min_free_space"}:
-            self.shared.configure(after.max_bytes_per_file, self.reserve(after))
+            try:
+                reserve = self.reserve(after)
+            except OSError:  # the volume does not tell its size now
+                reserve = after.min_free_space
+            self.shared.configure(after.max_bytes_per_file, reserve)
         if names & {"sync_every", "sync_timeout", "checkpoint_interval"}:
             self.keeper.configure(after)
         self._reach_out(after)
