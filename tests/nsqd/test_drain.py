@@ -113,6 +113,26 @@ def test_it_is_over_when_every_message_is_gone(play):
     play(scenario)
 
 
+def test_what_waits_for_its_log_is_waited_for(play):
+    """It was published before the drain began, so it will be kept and has to be delivered."""
+
+    async def scenario(scene: Scene) -> None:
+        topic = scene.broker.topic("t")
+        topic.opening = True
+        seen: list[bool] = []
+
+        def opened() -> None:
+            seen.append(scene.over.is_set())
+            topic.opening = False
+
+        scene.drain.begin(0)
+        scene.then = [opened]
+        await scene.over.wait()
+        assert [False] == seen
+
+    play(scenario)
+
+
 def test_what_is_deleted_is_not_waited_for(play):
     """A topic or channel that goes takes its messages along."""
 

@@ -73,7 +73,7 @@ class Drain:
         for number, one in enumerate(self._all()):
             if number % VISITS == 0:
                 await self._slices.turn()
-            while self._broker.published or sum(owed(one)):
+            while self._broker.published or coming(one) or sum(owed(one)):
                 if end and self._now() >= end:
                     return False
                 await self._sleep(LOOK_S)
@@ -98,6 +98,11 @@ class Drain:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._log.error(f"DRAIN: a defect of ours: {error!r}")
             self._over()
+
+
+def coming(one: Topic | Channel) -> bool:
+    """Does the log of a topic have to be opened before what was published gets there?"""
+    return isinstance(one, Topic) and one.opening and not one.deleted
 
 
 def owed(one: Topic | Channel) -> tuple[int, int, int]:
