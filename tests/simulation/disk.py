@@ -257,6 +257,14 @@ class SimulatedDisk(Disk):
         """As the cache has it."""
         return len(self._file(file).content)
 
+    def size_of(self, path: str) -> int:
+        """As the cache has it."""
+        try:
+            self._step("open", path)
+            return _size(self._find(path))
+        except FileNotFoundError:
+            return -1
+
     def links(self, file: int) -> int:  # noqa: ARG002
         """Nobody else removes anything."""
         return 1

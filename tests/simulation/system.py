@@ -23,6 +23,7 @@ class SimulatedMachine(Machine):
         self.disk = disk
         self.random = chance
         self.cpu_time = lambda: 0.0
+        self.watch_s = 0.0
 
     def descriptors(self) -> int:
         """So few that logs close their files while others are used."""

@@ -43,7 +43,7 @@ def begin(**changes: object) -> World:
             consume(world, "t", channel, 500, 0)
         for _ in range(10):
             publish_to(world, 1, 20, 200, -1, "t")
-            world.loop.run_ready()
+            world.loop.advance(20 * MS)  # the first has to wait until the log is there
     let_pass(world, 3)
     return world
 

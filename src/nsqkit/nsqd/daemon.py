@@ -142,7 +142,7 @@ class Nsqd:
             await self._abandon()
             raise
         self.turn()
-        self._keeper.after_turn()  # what a killed process wrote is still to be synced
+        self._keeper.start()
 
     def _introduce(self) -> None:
         """Say what a reader of the log asks first."""

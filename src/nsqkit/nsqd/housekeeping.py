@@ -27,6 +27,7 @@ from nsqkit.nsqd.options import NsqdOptions
 from nsqkit.nsqd.storage.disk import pause
 from nsqkit.nsqd.storage.files import FileStorage
 from nsqkit.nsqd.storage.shared import clear_away
+from nsqkit.nsqd.watch import Watch
 from nsqkit.options.duration import SECOND
 from nsqkit.wire.message import Message
 
@@ -96,6 +97,12 @@ class Housekeeping:
         self._late = False  # the last pass left topics for the next one
         self._stopping = False
         storage.shared.buried = self.clear_away
+        self._watch = Watch(broker, storage.shared, machine, turn)
+
+    def start(self) -> None:
+        """Begin: nsqd is ready."""
+        self._watch.start()
+        self.after_turn()  # what a killed process wrote is still to be synced
 
     def _set_times(self, options: NsqdOptions) -> None:
         self._sync_every = options.sync_every
@@ -389,6 +396,7 @@ class Housekeeping:
     async def stop(self) -> None:
         """Wait for what is running; begin nothing new."""
         self._stopping = True
+        await self._watch.stop()
         for timer in (self._sync_timer, self._checkpoint_timer, self._health_timer, self._look_timer):
             if timer is not None:
                 timer.cancel()

@@ -38,6 +38,7 @@ class Machine:
         self.clock = Clock()
         self.disk = Disk()
         self.random = Random()  # noqa: S311 - sampling, not secrets
+        self.watch_s = 2.0  # between two looks at files that others may have changed; 0: nobody else is there
         self.cpu_time: Callable[[], float] = thread_time  # seconds of CPU that this thread has used
 
     def descriptors(self) -> int:

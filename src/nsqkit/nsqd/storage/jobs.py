@@ -164,7 +164,8 @@ class SyncJob:
         """Let the log know how far it is safe, or that this is still to be done; and which files are not whole."""
         for segment, size in self._short:
             self._log.note_short(segment, size)
-        self._log.note_syncs(self._took)
+        for seconds in self._took:
+            self._log.note_sync(seconds)
         if self.error:
             self._log.sync_failed()
         else:
@@ -220,16 +221,32 @@ class OpenJob:
             self.error = f"{self._directory}: can't be opened: {error.strerror}"
 
 
-def size_of(disk: Disk, path: str) -> int:
-    """Bytes in a file; -1 if it is gone. OSError."""
-    try:
-        file = disk.open(path)
-    except FileNotFoundError:
-        return -1
-    try:
-        return disk.size(file)
-    finally:
-        disk.close(file)
+class LookJob:
+    """See whether files of a log are as large as they should be, whether anything happens to the log or not."""
+
+    def __init__(self, disk: Disk, log: TopicLog, segments: list[Segment]) -> None:
+        self._disk = disk
+        self._log = log
+        self._expected = [(segment, segment.size) for segment in segments]
+        self._short: list[tuple[Segment, int]] = []
+
+    def run(self) -> None:
+        """Look."""
+        try:
+            for segment, size in self._expected:
+                left = self._disk.size_of(segment.path)
+                if left < size:
+                    self._short.append((segment, left))
+            if self._short:
+                self._disk.require_place()
+        except OSError:
+            self._short = []  # whoever reads will see what is wrong, or the data path is not there as a whole
+
+    def finish(self) -> bool:
+        """Let the log know. Was there anything to tell?"""
+        for segment, size in self._short:
+            self._log.note_short(segment, size)
+        return bool(self._short)
 
 
 class GiveUp:
@@ -303,8 +320,7 @@ class CheckpointJob:
         self.give_up: GiveUp | None = None  # what has to go first, to make room for the checkpoint
         self.copied = False  # until it is written there are copies that no checkpoint names
         self.safe = bool(doomed)
-        self.watched: list[Segment] = []  # complete segments whose files are looked at on this occasion
-        self._short: list[tuple[Segment, int]] = []  # those that are not whole any more, and their sizes
+        self.look: LookJob | None = None  # at some files, on this occasion
         self._permit = Permit()
         self.failure: OSError | None = None
         self.error = ""
@@ -323,7 +339,8 @@ class CheckpointJob:
             self.error = self._sync.error
         if not self.error:
             self._run(encode(self._record, self._reached, pause))
-        self._watch()
+        if self.look is not None:
+            self.look.run()
 
     def _run(self, content: bytes) -> None:
         try:
@@ -337,19 +354,10 @@ class CheckpointJob:
             self.failure = error
             self.error = f"{self._path}: {error.strerror}"
 
-    def _watch(self) -> None:
-        try:
-            for segment in self.watched:
-                left = size_of(self._disk, segment.path)
-                if left < segment.size:
-                    self._short.append((segment, left))
-        except OSError:
-            return  # whoever reads will see what is wrong
-
     def finish(self) -> None:
         """Let the log know how far it is safe, what is still to be done, and which files are not whole."""
-        for segment, size in self._short:
-            self._log.note_short(segment, size)
+        if self.look is not None:
+            self.look.finish()
         if self.give_up is not None:
             self.give_up.finish()
         if self._sync is not None:

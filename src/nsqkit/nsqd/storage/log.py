@@ -15,7 +15,7 @@ from nsqkit.nsqd.core.batch import Batch
 from nsqkit.nsqd.core.store import Extent, StoreError, TopicRecord, TopicStore
 from nsqkit.nsqd.storage import checkpoint as checkpoints
 from nsqkit.nsqd.storage.disk import write_all
-from nsqkit.nsqd.storage.jobs import CheckpointJob, GiveUp, OpenJob, SyncJob, SyncState
+from nsqkit.nsqd.storage.jobs import CheckpointJob, GiveUp, LookJob, OpenJob, SyncJob, SyncState
 from nsqkit.nsqd.storage.opening import Opening
 from nsqkit.nsqd.storage.reader import LogReader
 from nsqkit.nsqd.storage.segment import (
@@ -352,7 +352,7 @@ class TopicLog(TopicStore):
         job.safe = safe
         job.give_up = give_up
         job.copied = copied
-        job.watched = self._watched()
+        job.look = LookJob(self._disk, self, self._watched())
         job.error = error
         self._checkpoint_job = job
         self._end_before = self._next
@@ -419,6 +419,10 @@ class TopicLog(TopicStore):
         self._watch = begin + WATCHED
         return self._segments[begin : min(begin + WATCHED, count)]
 
+    def look_job(self) -> LookJob:
+        """A job that looks at the last file, and at some of the others."""
+        return LookJob(self._disk, self, [*self._watched(), *self._segments[-1:]])
+
     def worth_leaving(self) -> bool:
         """Is the log so large that a checkpoint should soon see whether anybody needs it?"""
         return self.size_bytes() >= self._worth()
@@ -451,10 +455,9 @@ class TopicLog(TopicStore):
         reached = checkpoints.Synced(last.first_position, last.size, last.stop)
         return SyncJob(self._disk, self._directory, last, self, reached)
 
-    def note_syncs(self, took: list[float]) -> None:
-        """A job synced so many files."""
-        for seconds in took:
-            self._shared.sync_durations.add(seconds)
+    def note_sync(self, seconds: float) -> None:
+        """A job synced a file."""
+        self._shared.sync_durations.add(seconds)
 
     def sync_failed(self) -> None:
         """A sync job failed: what it had to do is to be done again."""
