@@ -36,6 +36,8 @@ Checkpoint = tuple[Topic, TopicRecord, list[Message]]  # and what keeps its olde
 OPENED_TOGETHER: Final = 64  # new topics whose logs are made before the first of them can be used
 LOOK_AGAIN_S: Final = 1.0  # between two looks at the disk while something is wrong, or is written
 SHARE: Final = 20  # checkpoints may take one part in so many of the time
+_COPYING: Final = "copying leftovers of "  # begins a cause of bad health; the topic follows
+
 BUDGET_S: Final = 0.002  # of CPU, after which a pass of the loop begins no more checkpoints
 
 
@@ -289,6 +291,8 @@ class Housekeeping:
                 topic.store.checkpoint(written)
                 if left:
                     self._carry(topic, topic.store, left)
+                else:
+                    self._complain(_COPYING + topic.name, "")  # whoever it failed for has finished it
         jobs = self._storage.take_jobs()
         self._took += self._cpu_time() - began
         self._checkpointing = self._loop.run_in_executor(self._checkpoints, _run_all, jobs)
@@ -333,6 +337,8 @@ class Housekeeping:
                 self._late = True
                 break
             topic.dirty = False
+            if topic.deleted:
+                self._complain(_COPYING + topic.name, "")
             if topic.store is None or topic.deleted or not topic.opened:
                 continue
             if topic.changed > saved and not self._storage.shared.full:
@@ -348,7 +354,7 @@ class Housekeeping:
         except StoreError as failure:
             error = str(failure)
         topic.note_change()  # the copies are to be named, and the others to be copied
-        self._complain(f"copying leftovers of {topic.name}", error)
+        self._complain(_COPYING + topic.name, error)
 
     # -- deleted topics
 
@@ -385,11 +391,12 @@ class Housekeeping:
     def _complain(self, what: str, error: str) -> None:
         """Say what is wrong once, and that it is over."""
         if error != self._complaints.get(what, ""):
-            self._complaints[what] = error
             if error:
+                self._complaints[what] = error
                 self._broker.health.set(what, error)
                 self._log.error(f"STORAGE: {error}")
             else:
+                del self._complaints[what]
                 self._broker.health.clear(what)
                 self._log.info(f"STORAGE: {what} works again")
 
