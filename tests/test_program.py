@@ -310,7 +310,25 @@ def test_what_nobody_took_is_one_line_of_json():
     assert 0 == program.run(lambda: Defective(signal.SIGTERM), log)
 
     got = [json.loads(line)["msg"] for line in lines]
-    assert ["a defect of ours: oops: ValueError: x\n", "a defect of ours: oops"] == got
+    assert ["a defect of ours: oops: ValueError('x')\nValueError: x\n", "a defect of ours: oops"] == got
+
+
+def test_a_crash_is_one_line_of_json(daemon, capfd, monkeypatch):
+    """Where lines are text, it is Python's own traceback."""
+
+    def crash(*_):
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr(daemon, "serve", crash)
+
+    assert 1 == daemon.main("--log-format=json")
+    got = json.loads(capfd.readouterr().err)
+    assert "fatal" == got["level"]
+    assert got["msg"].startswith(
+        "a defect of ours: ZeroDivisionError('oops')\nTraceback (most recent call last):"
+    )
+    with pytest.raises(ZeroDivisionError):
+        daemon.main()
 
 
 def test_hangup_during_the_start_waits_for_its_end():

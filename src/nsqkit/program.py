@@ -80,6 +80,11 @@ def _start(
     except StartError as error:
         log.fatal(f"failed to instantiate {program} - {error}")
         return 1
+    except Exception as error:
+        if log.format is not Format.JSON:  # Python's own words have many lines
+            raise
+        log.fatal(f"a defect of ours: {_trace(error)}")
+        return 1
     finally:
         log.flush()
     return 2
@@ -165,7 +170,12 @@ def _defect(context: Mapping[str, Any]) -> str:
     error = context.get("exception")
     if not isinstance(error, BaseException):
         return str(context.get("message"))
-    return f"{context.get('message')}: {''.join(traceback.format_exception(error))}"
+    return f"{context.get('message')}: {_trace(error)}"
+
+
+def _trace(error: BaseException) -> str:
+    """What it is, before where it comes from: a long text is cut."""
+    return f"{error!r}\n{''.join(traceback.format_exception(error))}"
 
 
 def _raise_file_limit() -> None:
