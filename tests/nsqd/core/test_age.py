@@ -3,7 +3,7 @@
 import pytest
 
 from nsqkit.nsqd.core.age import oldest
-from nsqkit.nsqd.core.queue import LOOKS
+from nsqkit.nsqd.core.queue import LOOKS, READ_BLOCK
 from nsqkit.nsqd.core.settings import SECOND
 from tests.nsqd.core.node import NOW
 from tests.nsqd.core.sent import sized
@@ -66,6 +66,20 @@ def test_what_comes_back_is_as_old_as_before(node, publish, clock, age):
     assert 1 == age()
 
 
+def test_what_comes_back_is_found_behind_many(node, publish, clock, age):
+    """Both ends of what waits are looked at."""
+    consumer = node.client().subscribe("t", "c").ready(1)
+    publish("t", b"old")
+    (old,) = consumer.deliveries()
+    consumer.ready(0)
+    clock.advance(1)
+    for _ in range(2 * LOOKS):
+        publish("t", b"x")
+    consumer.requeue(old.id)
+
+    assert 1 == age()
+
+
 def test_the_one_in_hand_counts(node, publish, clock, age):
     """A batch of which a part was sent and finished is as old as it was."""
     publish("t", b"one", b"two")
@@ -106,6 +120,20 @@ def test_what_only_the_log_has_grows_old(node, settings, publish, clock):
     node.client().subscribe("t", "c").ready(3)
     assert NOW == oldest(channel)
     node.clients[-1].finish(*[one.id for one in node.clients[-1].deliveries()[:2]])
+    assert NOW + SECOND == oldest(channel)
+
+
+@pytest.mark.parametrize("flavour", ["os"], indirect=True)
+def test_what_is_left_in_the_log_is_no_older_than_what_was_read(node, settings, publish, clock):
+    """It was published after that."""
+    settings.mem_queue_size = 0
+    channel = node.channel("t", "c")
+    for _ in range(3):
+        publish("t", b"x" * READ_BLOCK)
+        clock.advance(1)
+    consumer = node.client().subscribe("t", "c").ready(1)
+    consumer.finish(consumer.deliveries()[0].id)
+
     assert NOW + SECOND == oldest(channel)
 
 
