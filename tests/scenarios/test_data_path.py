@@ -2,11 +2,14 @@
 
 import os
 import shutil
+import subprocess
+import sys
 import time
 
 import pytest
 
-from tests.scenarios.conftest import Daemon, command
+from faults.machine import small_disk
+from tests.scenarios.conftest import Daemon, command, program
 
 WAIT_S = 20
 
@@ -63,6 +66,39 @@ def test_the_data_path_is_moved_away(make_daemon, mode):
     nsqd.kill()
     nsqd.start()
     assert [b"one", b"two"] == [message.body for message in nsqd.consumer("orders").messages(2)]
+
+
+def test_a_data_path_that_can_only_be_read(make_daemon, tmp_path):
+    """nsqd says why it does not start on it; `nsqkit export` takes everything out of it."""
+    volume = tmp_path / "volume"
+    with small_disk(volume, 8 << 20) as disk:
+        if disk is None:
+            pytest.skip("nothing may be mounted here")
+        nsqd = make_daemon()
+        nsqd.data_path = volume
+        nsqd.start()
+        nsqd.connect().publish_many("orders", [b"one", b"two"])
+        assert 0 == nsqd.stop()
+        subprocess.run(["mount", "-o", "remount,ro", str(volume)], check=True)
+
+        command = [sys.executable, "-m", "nsqkit", "export", f"--data-path={volume}", f"--to={tmp_path}/out"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=False)
+        assert (0, "orders: 2 messages\n2 messages in all\n", "") == (
+            done.returncode,
+            done.stdout,
+            done.stderr,
+        )
+
+        address = "--tcp-address=127.0.0.1:0"
+        started = subprocess.run(
+            [*program(), f"--data-path={volume}", address, "--http-address="],
+            capture_output=True,
+            text=True,
+            timeout=WAIT_S,
+            check=False,
+        )
+        assert 1 == started.returncode
+        assert f"data-path {volume} is not writable: read-only file system" in started.stderr
 
 
 def test_others_use_the_data_path_too(make_daemon):

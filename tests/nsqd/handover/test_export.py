@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -318,6 +319,43 @@ class TestJournal:
         assert 1 == export(path)
         assert "start nsqd once" in export.err
         assert not os.path.exists(export.target)
+
+
+@pytest.mark.parametrize("harm", ["nothing", "torn end", "header", "journal"])
+def test_a_read_only_file_system(tmp_path, export, monkeypatch, harm):
+    """It is never asked to change anything, so an export is what it is elsewhere, or says that it needs a repair."""
+    node = Node(tmp_path / "data", Durability.FSYNC)
+    node.channel("t", "a")
+    node.publish("t", b"1")
+    node.publish("t", b"2")
+    node.storage.journal.write(node.broker.take_unsynced() if harm == "journal" else [])
+    path = node.stop(checkpoint=False)
+    log = f"{path}/t/{0:020d}.log"
+    if harm in ("torn end", "journal"):
+        os.truncate(log, os.path.getsize(log) - 1)
+    elif harm == "header":
+        Path(log).write_bytes(bytes(24) + Path(log).read_bytes()[24:])
+    code = export(path)
+    found = export.out, export.err
+    export.target += "2"
+
+    def refuse(name: str) -> None:
+        call = getattr(os, name)
+
+        def instead(place: str, *arguments: Any, **more: Any) -> Any:
+            writes = name != "open" or arguments[0] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+            if writes and str(place).startswith(path):
+                raise AssertionError(f"{name} {place}")
+            return call(place, *arguments, **more)
+
+        monkeypatch.setattr(os, name, instead)
+
+    for name in ("open", "unlink", "rename", "replace", "mkdir", "rmdir", "truncate", "link", "utime"):
+        refuse(name)
+
+    assert (code, *found) == (export(path), export.out, export.err.replace(export.target, export.target[:-1]))
+    assert (1 if harm == "journal" else 0) == code
+    assert ("or on a copy" in export.err) == (harm != "nothing")
 
 
 class TestRefusals:

@@ -141,7 +141,7 @@ class ReadOnlyDisk(Disk):
 
 
 def _refusal(path: str = "") -> OSError:
-    text = "a repair would change it, and an export changes nothing; start nsqd once on it, and stop it"
+    text = "a repair would change it, and an export changes nothing; start nsqd once on it, or on a copy, and stop it"
     return OSError(errno.EROFS, text, path or "a topic's log")
 
 
@@ -208,9 +208,9 @@ def _topics(data_path: str, disk: Disk, storage: FileStorage) -> list[metadata.T
     except StoreError as error:
         if (
             storage.journal.files()
-        ):  # after a power cut it may have what the logs lack: that would change them
+        ):  # it may have what the logs lack after a power cut: that would change them
             raise ExportError(
-                "there is a journal, which the logs may need; start nsqd once on this data path, and stop it"
+                "there is a journal, which the logs may need; start nsqd once on it, or on a copy, and stop it"
             ) from error
         raise
     if not topics and metadata.FILE_NAME not in disk.names(data_path):
