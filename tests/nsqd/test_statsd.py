@@ -11,7 +11,7 @@ import pytest
 from nsqkit.errors import OptionError
 from nsqkit.log import Log
 from nsqkit.nsqd.core.broker import Broker
-from nsqkit.nsqd.core.settings import Settings
+from nsqkit.nsqd.core.settings import SECOND, Settings
 from nsqkit.nsqd.daemon import Nsqd
 from nsqkit.nsqd.memory import GcPauses
 from nsqkit.nsqd.options import NsqdOptions
@@ -87,6 +87,16 @@ def test_counters_are_differences(broker):
     names = ("t.message_count", "t.message_bytes", "t.channel.c.message_count", "t.channel.c.depth")
     assert ["2|c", "4|c", "2|c", "3|g"] == [second[f"p.topic.{name}"] for name in names]
     assert ["0|c", "0|c", "0|c", "3|g"] == [third[f"p.topic.{name}"] for name in names]
+
+
+def test_what_comes_deferred_in_bulk_is_counted(broker):
+    """It is deferred, also before it is taken apart."""
+    channel = broker.topic("t").channel("c", NOW)
+    broker.topic("t").publish(b"\0\0\0\1x" * 100, 100, NOW + SECOND, None, NOW)
+    broker.topic("t").commit(NOW)
+
+    assert channel.early
+    assert "100|g" == push(figures(broker))["p.topic.t.channel.c.deferred_count"]
 
 
 @pytest.mark.parametrize("name", ["t", "t#ephemeral"])

@@ -110,6 +110,18 @@ def test_tls_required(node, settings, line):
         assert "closed" == client.ended
 
 
+def test_compression_is_no_tls(node, settings):
+    """Where TLS is required, no other layer stands in for it."""
+    settings.tls_required = settings.limits.tls = True
+    client = node.client()
+    client.send(identify(feature_negotiation=True, snappy=True))
+    client.replies()
+
+    client.send(pub(b"t", b"x"))
+
+    assert b"E_INVALID cannot PUB in current state (TLS required)" == client.error()
+
+
 def test_tls_required_and_there(node, settings):
     """With TLS in place everything is allowed; what it came to outlives a second IDENTIFY."""
     settings.tls_required = settings.limits.tls = True

@@ -127,6 +127,34 @@ def test_what_waited_goes_to_the_channels_in_portions(node, clock):
     assert [*numbers(2 * SLICE), b"last"] == consumer.bodies()
 
 
+def test_what_waited_goes_on_by_itself(node, clock):
+    """One portion follows the other, without anybody who publishes or subscribes."""
+    topic = node.topic("t")
+    channel = node.channel("t", "c")
+    topic.pause(True, clock.now)
+    for n in range(3 * SLICE):
+        topic.publish(sized(b"%d" % n), 1, 0, None, clock.now)
+    node.turn()
+
+    topic.pause(False, clock.now)
+    assert topic.depth()
+    node.turn()
+
+    assert (0, 3 * SLICE) == (topic.depth(), channel.queue.depth())
+
+
+@with_log
+def test_what_waited_is_counted_by_each_channel(node, publish, settings):
+    """A channel counts what it gets from its topic, in memory or only in the log, as it counts what is published."""
+    settings.mem_queue_size = 2
+    for n in range(5):
+        publish("t", b"%d" % n)
+
+    assert 5 == node.channel("t", "c").message_count
+    publish("t", b"x")
+    assert [6, 0] == [node.channel("t", name).message_count for name in ("c", "later")]
+
+
 @in_memory
 def test_what_waited_in_memory_and_what_waited_in_the_log(node, publish, settings):
     """They come in order, also where neither has room in the channel's memory."""
