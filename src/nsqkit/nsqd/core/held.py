@@ -1,7 +1,8 @@
 """How many bytes of messages wait in memory, in all queues of a broker together, and how many may.
 
 A batch counts once, however many channels hold it, until the last of them has used it up. Requeued and deferred
-messages count by their bodies, unless those are only in the log. What is in flight is bounded by RDY instead.
+messages count by their bodies, unless those are only in the log. What is in flight is bounded by
+RDY instead (docs/guarantees.md).
 """
 
 from typing import Final
