@@ -31,8 +31,8 @@ The daemons speak HTTP/1.1. Paths, texts and status codes are those of NSQ 1.3, 
 
 - Parameters come in the query string only. The first value of a name counts; `;` or a bad `%` escape is 400
   `INVALID_REQUEST`. Brackets mean optional.
-- Success is 200 with text, JSON or nothing. An answer of more than 64 KiB comes in chunks (to HTTP/1.0, whole) while it
-  is made, so it shows each topic as it was when its turn came.
+- Success is 200 with text, JSON or nothing. An answer of more than 64 KiB comes in chunks while it is made (to HTTP/1.0
+  whole, and above 16 MiB it is 505), so it shows each topic as it was when its turn came.
 - An error is `{{"message":"<TEXT>"}}` with a status of 400 or above; of `/ping` and the debug pages it is bare text, as
   where a request is no HTTP (400), its head is too large (431), or there are too many connections (503).
 - With `--http-token-file` a request must carry a token that has the row's role, `Authorization: Bearer <token>`: see
@@ -46,7 +46,7 @@ The daemons speak HTTP/1.1. Paths, texts and status codes are those of NSQ 1.3, 
   `debug`.
 - Requests may be pipelined; `--http-max-pipelined` of them are read ahead. A request has `--http-read-timeout` to come
   whole, a client `--http-write-timeout` to take something of its answer, and a connection is closed after
-  `--http-idle-timeout` without any. There may be `--http-max-connections`.
+  `--http-idle-timeout` without any. There may be `--http-max-connections`: see [limits.md](limits.md).
 """
 
 _LEGACY: Final = """

@@ -73,7 +73,8 @@ def test_what_went_wrong_is_counted(nsqd):
     nsqd.broker.draining = True
     nsqd.log.dropped_count = 3
     traffic = nsqd.traffic
-    traffic.refused, traffic.dropped, traffic.handshake_failures = 4, 5, 6
+    traffic.door = SimpleNamespace(refused=4)
+    traffic.dropped, traffic.handshake_failures = 5, 6
     traffic.count_error("E_FIN_FAILED")
     shared = nsqd.storage.shared
     shared.damage("damaged")

@@ -167,7 +167,7 @@ def test_http_and_statsd(play):
     async def scenario(nsqd: Nsqd) -> None:
         change(nsqd, http_max_connections=3, http_idle_timeout="4s")
         (server,) = nsqd._http
-        assert (3, 4.0) == (server._shared.max_connections, server._shared.idle_timeout_s)
+        assert (3, 4.0) == (server.shared.max_connections, server.shared.idle_timeout_s)
         change(nsqd, statsd_address="127.0.0.1:9", statsd_interval="1h")
         assert ("127.0.0.1:9", 3600.0) == (nsqd._statsd._address, nsqd._statsd._interval_s)
 

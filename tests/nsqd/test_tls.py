@@ -294,21 +294,6 @@ def test_who_asks_for_certificates_requires_tls(certificates):
     assert TlsRequired.TCP_EXCEPT_HTTP is partly.tls_required
 
 
-@pytest.mark.parametrize("name", ["", "require"])
-def test_half_open_connections_are_counted(certificates, name):
-    """What an event loop began counts before its handshake is done, and no more when it was given up."""
-    context = Certificates(options(certificates, tls_client_auth_policy=name)).context
-    begun = [context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True) for _ in range(3)]
-    assert 3 == context.open_count()
-
-    begun.pop()
-
-    assert 2 == context.open_count()
-    context.closed = lambda: True
-    with pytest.raises(ConnectionRefusedError):
-        context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
-
-
 # -- files
 
 

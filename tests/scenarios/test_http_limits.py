@@ -82,7 +82,7 @@ def test_requests_read_ahead_are_limited(run):
     async def scene(nsqd):
         def look():
             nonlocal most
-            for connection in nsqd._http[0]._shared.connections:
+            for connection in nsqd._http[0].shared.connections:
                 most = max(most, len(connection.pipeline))
             asyncio.get_running_loop().call_soon(look)
 
@@ -126,7 +126,7 @@ def test_answer_that_is_not_taken(run, tmp_path):
         reader, writer = await asyncio.open_connection("127.0.0.1", nsqd.http_port, limit=1024)
         writer.write(b"GET /stats?format=json HTTP/1.1\r\n\r\n" * 20)
         await reader.readuntil(b"\r\n\r\n")
-        while nsqd._http[0]._shared.connections:  # noqa: ASYNC110 - nothing tells when
+        while nsqd._http[0].shared.connections:  # noqa: ASYNC110 - nothing tells when
             await asyncio.sleep(0)
         writer.close()
 

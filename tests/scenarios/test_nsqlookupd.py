@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from nsqkit.door import Door, Guest
 from nsqkit.errors import StartError
 from nsqkit.log import Log
 from nsqkit.nsqlookupd.connection import Connection
@@ -408,6 +409,13 @@ def test_connections_are_kept_alive(run):
     run(scenario())
 
 
+def guest_of(door: Door) -> Guest:
+    """One who was let in."""
+    guest = door.enter("")
+    assert guest is not None
+    return guest
+
+
 @pytest.mark.parametrize("said", [b"", MAGIC, MAGIC + b"PING\n", MAGIC + b"IDENTIFY\n\0\0\1\0{"])
 def test_whoever_does_not_identify_himself(run, said):
     """A connection without IDENTIFY is closed after a while; one with it stays."""
@@ -417,8 +425,17 @@ def test_whoever_does_not_identify_himself(run, said):
         registrations = Registrations(10**9, 0, 10, 10)
         connections: set[Connection] = set()
         log = Log(write=lines.append)
+        door = Door(log, 9)
         server = await asyncio.get_running_loop().create_server(
-            lambda: Connection(registrations, b"{}", log, lambda: 0, connections, handshake_s=0.5),
+            lambda: Connection(
+                registrations,
+                b"{}",
+                log,
+                lambda: 0,
+                connections,
+                guest_of(door),
+                handshake_s=0.5,
+            ),
             "127.0.0.1",
             0,
         )

@@ -109,9 +109,11 @@ class Loop:
         executor.submit(function, *args).listener = future.set_result
         return future
 
-    async def create_server(self, *_: object, **__: object) -> NoServer:
+    def add_reader(self, *_: object) -> None:
         """Connections are made without one."""
-        return NoServer()
+
+    def remove_reader(self, *_: object) -> None:
+        """Likewise."""
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Nothing may fail unheard. What a killed process left undone is no failure."""
@@ -160,13 +162,6 @@ class Loop:
                 raise Restless("a coroutine does not come to its end")
             self.advance(max(when - self.now, 0))
         task.result()
-
-
-class NoServer:
-    """What listens, without a socket."""
-
-    def close(self) -> None:
-        """Nothing to do."""
 
 
 @contextmanager

@@ -51,6 +51,13 @@ class SimulatedMachine(Machine):
 class NoSocket:
     """Nobody listens."""
 
+    def setblocking(self, _: bool) -> None:
+        """Nothing to do."""
+
+    def fileno(self) -> int:
+        """None."""
+        return -1
+
     def close(self) -> None:
         """Nothing to do."""
 

@@ -67,6 +67,14 @@ def test_long_answer_is_sent_in_pieces():
     assert [True] * (len(bodies) - 1) + [False] == [message["more_body"] for message in bodies]
 
 
+def test_too_long_for_http_1_0():
+    """What is too long to be put together is refused, and HTTP/1.1 named."""
+    start, body = answered((b"x" * 65_536 for _ in range(300)), version="1.0")
+
+    assert 505 == start["status"]
+    assert b'{"message":"ANSWER_TOO_LONG: ask with HTTP/1.1"}' == body["body"]
+
+
 def test_long_answer_in_http_1_0():
     """HTTP/1.0 knows no chunks: the answer has a length."""
     start, body = answered((b"x" * 1000 for _ in range(200)), version="1.0")

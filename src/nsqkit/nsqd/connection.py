@@ -19,7 +19,8 @@ from typing import Final
 from mypy_extensions import i64
 
 from nsqkit.address import peer_address
-from nsqkit.nsqd.core.session import Outlet, Session
+from nsqkit.door import Guest
+from nsqkit.nsqd.core.session import GREETING, Outlet, Session
 from nsqkit.nsqd.turns import Turns
 from nsqkit.wire.compression import Deflate, Snappy
 from nsqkit.wire.identify import Identity
@@ -54,10 +55,13 @@ class Connection(Outlet):
         turns: Turns,
         connections: set[Connection],
         layer: Callable[[str, Identity, Callable[[], None]], Layer] = make_layer,
+        guest: Guest | None = None,
     ) -> None:
         self._turns = turns
         self._connections = connections
         self._make_layer = layer
+        self._guest = guest
+        self._known = guest is None  # it said the magic, and finished its handshakes
         self._transport: asyncio.Transport | None = None
         self._session: Session | None = None
         self._layers: Layers | None = None
@@ -80,6 +84,8 @@ class Connection(Outlet):
         address = peer_address(transport.get_extra_info("peername"))
         self._session = Session(turns.broker, self, address, turns.clock.now())
         self._connections.add(self)
+        if self._guest is not None:
+            self._guest.arrived(self.abort)
 
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
@@ -95,6 +101,8 @@ class Connection(Outlet):
         elif session.receive(data, self._turns.clock.now()):
             self._unfinished = True
             self._put_off(len(data))
+        if not self._known and not self._rising and session.phase != GREETING:
+            self._know(True)
         self._turns.schedule()
 
     def eof_received(self) -> bool:
@@ -116,6 +124,9 @@ class Connection(Outlet):
             session.gone()
             self._session = None
             self._turns.schedule()
+        if self._guest is not None:
+            self._guest.leave()
+            self._guest = None
         self._transport = None
         self._layers = None
         self._share = _nothing_left  # a bound method makes a cycle
@@ -162,6 +173,7 @@ class Connection(Outlet):
         self._layers.add(self._make_layer(layer, identity, self.stir))
         self._rising = not self._layers.ready()
         if self._rising:
+            self._know(False)
             self.stir()
         return not self._rising
 
@@ -240,12 +252,19 @@ class Connection(Outlet):
             transport.write(unasked)
         if self._rising and layers.ready():
             self._rising = False
+            self._know(True)
             session.upgraded()
         if not piece:
             self._ended = self._ended or layers.ended()
             return False
         self._unfinished = session.receive(piece, now)
         return True
+
+    def _know(self, known: bool) -> None:
+        """The door counts who is known, and who is not."""
+        self._known = known
+        if self._guest is not None:
+            self._guest.known(known)
 
     def _put_off(self, size: i64) -> None:
         """Let `share` be called; stop reading if much has come."""

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from nsqkit.accept import Acceptor
+from nsqkit.door import Door, Guest, door_of
 from nsqkit.errors import NotKept, StartError
 from nsqkit.gojson import encode_json
 from nsqkit.listen import Listener
@@ -25,7 +27,7 @@ from nsqkit.nsqd.core.changes import promise
 from nsqkit.nsqd.core.health import Health
 from nsqkit.nsqd.core.store import StoreError
 from nsqkit.nsqd.datapath import topic_directory
-from nsqkit.nsqd.descriptors import Door, Refused, Shares
+from nsqkit.nsqd.descriptors import Shares
 from nsqkit.nsqd.discovery.lookup import Lookup
 from nsqkit.nsqd.drain import Drain
 from nsqkit.nsqd.events import LoggedEvents
@@ -33,14 +35,14 @@ from nsqkit.nsqd.handover import moving
 from nsqkit.nsqd.handover.diskqueue import queues_among
 from nsqkit.nsqd.housekeeping import Housekeeping
 from nsqkit.nsqd.live import Live
-from nsqkit.nsqd.machine import BACKLOG, Lock, Machine
+from nsqkit.nsqd.machine import Lock, Machine
 from nsqkit.nsqd.memory import GcPauses
 from nsqkit.nsqd.metadata import MetadataError
 from nsqkit.nsqd.options import NsqdOptions, Sigterm, TlsRequired
 from nsqkit.nsqd.publishing import Body, Waiter, delay_of, framed
 from nsqkit.nsqd.recovery import recover, restore
 from nsqkit.nsqd.saver import Saver
-from nsqkit.nsqd.settings import reserve_of, settings_of
+from nsqkit.nsqd.settings import limit, reserve_of, settings_of
 from nsqkit.nsqd.statsd import Figures, Statsd, prefix_of
 from nsqkit.nsqd.storage.files import FileStorage
 from nsqkit.nsqd.tls import Certificates, Tls
@@ -88,11 +90,10 @@ class Nsqd:
         self._loop: asyncio.AbstractEventLoop
         self._connections: set[Connection] = set()
         self._turns: Turns
-        self._servers: list[asyncio.Server] = []
+        self._acceptor: Acceptor | None = None
         self._listeners: list[Listener] = []
         self._http: list[HttpServer] = []
         self.traffic = Traffic()
-        self.traffic.servers = self._http
         self._certificates: Certificates | None = None
         self._stopped = asyncio.Event()
         self._door: Door
@@ -131,9 +132,10 @@ class Nsqd:
             self.http_port = http.port if http else 0
             self.https_port = https.port if https else 0
             self._load()
-            await self._serve_tcp(tcp)
+            self._acceptor = Acceptor(tcp.socket, self._connect, self._door, self.log)
+            self.log.info(f"TCP: listening on {tcp.address}")
             if http is not None or https is not None:
-                await self._serve_http(http, https)
+                self._serve_http(http, https)
             self._announce()
             self._start_statsd()
             self._live = self._live_parts()
@@ -178,7 +180,8 @@ class Nsqd:
         except OSError as error:
             raise StartError(f"data-path {self.data_path}: {error.strerror}") from error
         shares = Shares(self.machine.descriptors())
-        self._door = Door(shares.clients, self._clients, self.log, self.traffic)
+        self._door = door_of(options, shares.clients, self.log)
+        self.traffic.door = self._door
         storage = FileStorage(
             disk,
             self.data_path,
@@ -235,6 +238,7 @@ class Nsqd:
             moving.import_queues(self.data_path, queues, self.broker, storage, self.log, self.now())
             self._saver.save_now()
             storage.opens_later = True
+            limit(self.broker.settings, options)
         except (MetadataError, StoreError, OSError) as error:
             raise StartError(str(error)) from error
 
@@ -254,20 +258,8 @@ class Nsqd:
         except OSError as error:
             raise StartError(f"--tls-root-ca-file={options.tls_root_ca_file}: {error}") from error
 
-    async def _serve_tcp(self, listener: Listener) -> None:
-        server = await self._loop.create_server(self._connect, sock=listener.socket, backlog=BACKLOG)
-        self._servers.append(server)
-        self.log.info(f"TCP: listening on {listener.address}")
-
-    def _clients(self) -> int:
-        secure = self._certificates.context.open_count() if self._certificates else 0
-        plain = self._http[:1] if self.http_port else []
-        return len(self._connections) + secure + sum(server.connection_count for server in plain)
-
-    def _connect(self) -> asyncio.BaseProtocol:
-        if self._door.closed():
-            return Refused()
-        connection: object = Connection(self._turns, self._connections, self._layer)
+    def _connect(self, guest: Guest) -> asyncio.BaseProtocol:
+        connection: object = Connection(self._turns, self._connections, self._layer, guest)
         return connection  # type: ignore[return-value] # it quacks like one; compiled classes can't inherit it
 
     def _layer(self, name: str, identity: Identity, stir: Callable[[], None]) -> Layer:
@@ -275,26 +267,23 @@ class Nsqd:
             return Tls(self._certificates, identity)
         return make_layer(name, identity, stir)
 
-    async def _serve_http(self, plain: Listener | None, secure: Listener | None) -> None:
+    def _serve_http(self, plain: Listener | None, secure: Listener | None) -> None:
         from nsqkit.nsqd import http  # noqa: PLC0415 - loaded while clients may already connect
+        from nsqkit.web.server import HttpServer  # noqa: PLC0415
 
         app = http.http_app(self)
         if plain is not None:
             closed = self.options.tls_required is TlsRequired.YES
-            server = http.http_server(
-                self, http.TlsRequired(max(self.https_port, 0)) if closed else app, self._door
-            )
-            await self._start_http("HTTP", server, plain)
+            refusing = http.TlsRequired(max(self.https_port, 0)) if closed else app
+            self._http.append(HttpServer(self, refusing, self._door))
+            self._http[-1].start([plain.socket])
+            self.log.info(f"HTTP: listening on {plain.address}")
         if secure is not None and self._certificates is not None:
-            limit = self.options.handshake_timeout
-            self._certificates.context.closed = self._door.closed
-            server = http.http_server(self, app, self._door, self._certificates.context, limit)
-            await self._start_http("HTTPS", server, secure)
-
-    async def _start_http(self, name: str, server: "HttpServer", listener: Listener) -> None:
-        self._http.append(server)
-        await server.start([listener.socket])
-        self.log.info(f"{name}: listening on {listener.address}")
+            tls = http.tls(self._certificates.context, self.options)
+            self._http.append(HttpServer(self, app, self._door, tls, beside=self._http[-1:]))
+            self._http[-1].start([secure.socket])
+            self.log.info(f"HTTPS: listening on {secure.address}")
+        self.traffic.servers = self._http[:1]  # they count together
 
     def _start_statsd(self) -> None:
         options = self.options
@@ -344,8 +333,8 @@ class Nsqd:
         if self._lock is None:
             return
         self.log.info("NSQ: stopping subsystems")
-        for server in self._servers:
-            server.close()
+        if self._acceptor is not None:
+            self._acceptor.close()
         self.broker.hang_up_all()
         self.turn()
         await self._lookup.stop()
@@ -370,8 +359,8 @@ class Nsqd:
     async def _abandon(self) -> None:
         """Close what is open: the last step of a stop, or of a start that failed."""
         self.gc_pauses.stop()
-        for server in self._servers:
-            server.close()
+        if self._acceptor is not None:
+            self._acceptor.close()
         for listener in self._listeners:
             listener.close()
         if self._lock is not None:

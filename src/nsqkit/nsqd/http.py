@@ -3,10 +3,11 @@
 from ssl import SSLContext
 from typing import Final
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
+from nsqkit.accept import Tls
 from nsqkit.nsqd.core.store import StoreError
-from nsqkit.nsqd.descriptors import Door, Refused
+from nsqkit.nsqd.options import NsqdOptions
 from nsqkit.nsqd.web import debug, info, legacy, publishing, topics
 from nsqkit.nsqd.web.daemon import Daemon
 from nsqkit.options.duration import SECOND
@@ -14,7 +15,6 @@ from nsqkit.web import pprof
 from nsqkit.web.answers import JSON, NSQ, Answer
 from nsqkit.web.app import HttpApp
 from nsqkit.web.routes import Route
-from nsqkit.web.server import HttpServer, Tls
 
 LONGEST_HANDSHAKE_S: Final = 3600.0  # where no limit is wanted, for asyncio has none for "none"
 
@@ -62,13 +62,6 @@ class TlsRequired:
         await self._answer(scope, receive, send)
 
 
-def http_server(
-    nsqd: Daemon, app: ASGIApp, door: Door, tls: SSLContext | None = None, handshake_timeout: int = 0
-) -> HttpServer:
-    """A server, not started yet; with `tls`, which knows the door, it speaks HTTPS.
-
-    The limit for handshakes is in ns, 0 for none.
-    """
-    if tls is not None:
-        return HttpServer(nsqd, app, tls=Tls(tls, handshake_timeout / SECOND or LONGEST_HANDSHAKE_S))
-    return HttpServer(nsqd, app, lambda: Refused() if door.closed() else None)
+def tls(context: SSLContext, options: NsqdOptions) -> Tls:
+    """What HTTPS takes."""
+    return Tls(context, int(options.handshake_timeout) / SECOND or LONGEST_HANDSHAKE_S)

@@ -4,21 +4,20 @@
 So a simulation, or a test that has its own time, gives it another machine.
 """
 
-import resource
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from random import Random
 from time import thread_time
 from typing import Final, Protocol
 
+from nsqkit.accept import BACKLOG
 from nsqkit.clock import Clock
+from nsqkit.door import descriptors
 from nsqkit.listen import Listener, listen
 from nsqkit.nsqd.datapath import DataPathLock, require_writable
 from nsqkit.nsqd.storage.disk import Disk
 
 AT_ONCE: Final = 16  # syncs of different files, which a disk makes faster than one after the other
-BACKLOG: Final = 4096  # connections waiting to be accepted
-MOST_DESCRIPTORS: Final = 1 << 20  # as far as we count when the system sets no limit
 
 
 class Lock(Protocol):
@@ -43,8 +42,7 @@ class Machine:
 
     def descriptors(self) -> int:
         """How many files and sockets may be open."""
-        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        return MOST_DESCRIPTORS if soft == resource.RLIM_INFINITY else min(soft, MOST_DESCRIPTORS)
+        return descriptors()
 
     def executor(self, name: str) -> Executor:
         """A thread for jobs that are done one after the other."""

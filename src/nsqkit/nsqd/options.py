@@ -285,6 +285,10 @@ class NsqdOptions(DaemonOptions):
         within=(MILLISECOND, None),
         live=True,
     )
+    max_topics: int = option(100_000, "topics; no more are made; 0: no limit", within=(0, INT32_MAX))
+    max_channels: int = option(
+        100_000, "channels of all topics together; no more are made; 0: no limit", within=(0, INT32_MAX)
+    )
     max_channel_consumers: int = option(
         0, "consumers per channel; 0: no limit", within=(0, INT32_MAX), live=True
     )

@@ -64,3 +64,9 @@ def settle(settings: Settings, options: NsqdOptions) -> None:
     settings.prefer_near = TOPOLOGY in options.enable_experiment
     settings.latency_quantiles = list(options.e2e_processing_latency_percentiles)
     settings.latency_window = int(options.e2e_processing_latency_window_time)
+
+
+def limit(settings: Settings, options: NsqdOptions) -> None:
+    """Set what does not count for what was there before the start."""
+    settings.max_topics = options.max_topics
+    settings.max_channels = options.max_channels

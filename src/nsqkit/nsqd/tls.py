@@ -9,8 +9,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Self, TypeAlias, cast
-from weakref import WeakSet
 
+from nsqkit.accept import reason
 from nsqkit.errors import StartError
 from nsqkit.log import Log
 from nsqkit.nsqd.options import NsqdOptions, TlsVersion
@@ -87,33 +87,18 @@ class Certificates:
 
 
 class _Newest(ssl.SSLContext):
-    """Stands for the newest context where an event loop takes one for long.
+    """Stands for the newest context where an event loop takes one for long."""
 
-    It shakes hands before it tells anybody of a connection, so whoever is not to be served is turned away here.
-    """
-
-    closed: Callable[[], bool]  # is the next one to be turned away?
     _certificates: Certificates
-    _open: WeakSet[ssl.SSLObject]
 
     def __new__(cls, certificates: Certificates) -> Self:
         context = super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
         context._certificates = certificates
-        context._open = WeakSet()
-        context.closed = lambda: False
         return context
 
     def wrap_bio(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, *_: Any, **__: Any) -> ssl.SSLObject:
-        """The server's side of a new connection. ConnectionRefusedError."""
-        if self.closed():
-            raise ConnectionRefusedError
-        made = self._certificates.wrap(incoming, outgoing)
-        self._open.add(made)
-        return made
-
-    def open_count(self) -> int:
-        """Connections that are open, and also those whose handshake is not done, which nobody else knows of."""
-        return len(self._open)
+        """The server's side of a new connection."""
+        return self._certificates.wrap(incoming, outgoing)
 
 
 class Tls(Layer):
@@ -210,13 +195,6 @@ class Tls(Layer):
         if self._ready:
             with suppress(ssl.SSLError):  # the peer has not said it yet, and need not
                 self._tls.unwrap()
-
-
-def reason(error: ssl.SSLError) -> str:
-    """What OpenSSL complains about, in words."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the client's certificate: {error.verify_message}"
-    return (error.reason or str(error)).lower().replace("_", " ")
 
 
 def _common_name(certificate: dict[str, Any]) -> str:

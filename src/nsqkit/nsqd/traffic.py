@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
+from nsqkit.door import Door
+
 CODES: Final = 100  # of errors, that are told apart: there are fewer
 
 
@@ -27,12 +29,17 @@ class Traffic:
     """Counters, each changed by whoever it happens to."""
 
     def __init__(self) -> None:
-        self.refused = 0  # connections, over TCP and HTTP, for which there was no file descriptor
+        self.door: Door | None = None
         self.dropped = 0  # clients that were hung up on without an answer
         self.errors: Counter[str] = Counter()  # that clients were answered over TCP, by code
         self.handshake_failures = 0  # of TLS, over TCP
         self.servers: Sequence[HttpCounts] = ()
         self.nsqlookupds: Callable[[], Mapping[str, bool]] = dict  # by address: is there a connection?
+
+    @property
+    def refused(self) -> int:
+        """Connections that were not let in, over TCP and HTTP."""
+        return self.door.refused if self.door is not None else 0
 
     def count_error(self, code: str) -> None:
         """A client was answered with an error."""

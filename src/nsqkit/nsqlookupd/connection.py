@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Final
 
 from nsqkit.address import peer_address
+from nsqkit.door import Guest
 from nsqkit.log import Log
 from nsqkit.nsqlookupd.registrations import Registrations
 from nsqkit.nsqlookupd.session import Session, Traffic
@@ -34,6 +35,8 @@ class Connection(asyncio.Protocol):
         log: Log,
         now: Callable[[], int],
         connections: set["Connection"],
+        guest: Guest,
+        *,
         handshake_s: float = HANDSHAKE_S,
         traffic: Traffic | None = None,
         note: Callable[[], None] = lambda: None,
@@ -44,10 +47,12 @@ class Connection(asyncio.Protocol):
         self._log = log
         self._now = now
         self._connections = connections
+        self._guest = guest
         self._handshake_s = handshake_s
         self._traffic = traffic
         self._note = note
         self._address = ""
+        self._known = False  # the client has identified itself
         self._going_on = False  # `_go_on` was scheduled
         self._unread = False  # the client does not read its replies
         self._transport: asyncio.Transport
@@ -63,6 +68,7 @@ class Connection(asyncio.Protocol):
         )
         self._deadline = asyncio.get_running_loop().call_later(self._handshake_s, self._give_up)
         self._connections.add(self)
+        self._guest.arrived(self.abort)
         keep_alive(transport.get_extra_info("socket"))
         self._log.info(f"TCP: new client({self._address})", client=self._address)
 
@@ -75,7 +81,9 @@ class Connection(asyncio.Protocol):
         replies = session.receive(data, self._now())
         if replies:
             self._transport.write(replies)
-        if session.peer is not None:
+        if session.peer is not None and not self._known:
+            self._known = True
+            self._guest.known()
             self._deadline.cancel()
         if session.closed:
             self._hang_up()
@@ -119,6 +127,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - asyncio's interface
         """The connection is gone."""
         self._note()
+        self._guest.leave()
         self._deadline.cancel()
         self._session.gone(self._now())
         self._connections.discard(self)

@@ -9,7 +9,9 @@ import socket
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
+from nsqkit.accept import BACKLOG, Acceptor
 from nsqkit.clock import Clock
+from nsqkit.door import Door, descriptors, door_of
 from nsqkit.gojson import encode_json
 from nsqkit.listen import Listener, listen
 from nsqkit.log import Log
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from nsqkit.nsqlookupd.http import Counts
     from nsqkit.web.server import HttpServer
 
-BACKLOG: Final = 4096  # connections waiting to be accepted
+OTHERS: Final = 40  # descriptors for what is no connection
 
 
 class Nsqlookupd:
@@ -57,7 +59,7 @@ class Nsqlookupd:
         self.http_port = 0
         self._connections: set[Connection] = set()
         self._listeners: list[Listener] = []
-        self._server: asyncio.Server | None = None
+        self._acceptor: Acceptor | None = None
         self._http: HttpServer | None = None
         self._stopped = asyncio.Event()
 
@@ -68,23 +70,26 @@ class Nsqlookupd:
             self.access = Access(self.options.http_token_file, self.log)
             http = self._listen(self.options.http_address)
             self.http_port = http.port
-            await self._serve_http(http)
+            door = door_of(self.options, descriptors() - OTHERS, self.log)
+            self._serve_http(http, door)
             # HTTP comes first: an nsqd that waits for this port may ask there at once.
             tcp = self._listen(self.options.tcp_address)
             self.tcp_port = tcp.port
             introduction = self._introduction()
-            self._server = await asyncio.get_running_loop().create_server(
-                lambda: Connection(
+            self._acceptor = Acceptor(
+                tcp.socket,
+                lambda guest: Connection(
                     self.registrations,
                     introduction,
                     self.log,
                     self.now,
                     self._connections,
+                    guest,
                     traffic=self._traffic,
                     note=self._passes.note,
                 ),
-                sock=tcp.socket,
-                backlog=BACKLOG,
+                door,
+                self.log,
             )
             self.log.info(f"TCP: listening on {tcp.address}")
         except BaseException:
@@ -110,12 +115,12 @@ class Nsqlookupd:
             }
         )
 
-    async def _serve_http(self, listener: Listener) -> None:
+    def _serve_http(self, listener: Listener, door: Door) -> None:
         from nsqkit.nsqlookupd.http import MeasuredApp  # noqa: PLC0415 - not for addresses that are in use
         from nsqkit.web.server import HttpServer  # noqa: PLC0415
 
-        self._http = HttpServer(self, MeasuredApp(self))
-        await self._http.start([listener.socket])
+        self._http = HttpServer(self, MeasuredApp(self), door)
+        self._http.start([listener.socket])
         self.log.info(f"HTTP: listening on {listener.address}")
 
     def reload(self) -> bool:
@@ -126,8 +131,8 @@ class Nsqlookupd:
         """Close everything. The second call does nothing."""
         if self._stopped.is_set():
             return
-        if self._server is not None:
-            self._server.close()
+        if self._acceptor is not None:
+            self._acceptor.close()
         for connection in list(self._connections):
             connection.abort()
         if self._http is not None:
@@ -138,8 +143,8 @@ class Nsqlookupd:
 
     def _close(self) -> None:
         """Close what is open: the last step of a stop, or of a start that failed."""
-        if self._server is not None:
-            self._server.close()
+        if self._acceptor is not None:
+            self._acceptor.close()
         for listener in self._listeners:  # after the servers: asyncio's want them open to be closed
             listener.close()
 

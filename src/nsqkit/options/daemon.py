@@ -35,6 +35,23 @@ class DaemonOptions(Options):
         kind=LOG_FORMATS,
     )
 
+    max_connections: int = option(
+        0,
+        "connections at a time, TCP and HTTP together; more are closed at once; "
+        "0: as many as the limit of open files leaves",
+        within=(0, None),
+        group="Connections",
+    )
+    max_connections_per_address: int = option(
+        0, "of these from one address, or one /64 of IPv6; 0: no limit", within=(0, None)
+    )
+    max_handshakes: int = option(
+        2000,
+        "of these that have not said yet who they are: no magic, no first HTTP request, a TLS handshake that is not "
+        "done; of more, the oldest are closed; 0: no limit",
+        within=(0, None),
+    )
+
     http_token_file: str = option(
         "",
         "file of tokens, one of which HTTP requests must carry, with what each is good for; read again on SIGHUP; "

@@ -67,3 +67,9 @@ class Unavailable(HttpError):
     """A message could not be kept: the daemon is stopping, or the disk refuses."""
 
     status = 503
+
+
+class VersionNotSupported(HttpError):
+    """Not with this version of HTTP."""
+
+    status = 505

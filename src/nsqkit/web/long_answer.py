@@ -5,7 +5,7 @@ share its `Slices`: however many are asked for at once, each pass of the event l
 answer is held than PIECE bytes and what the transport takes; a client that reads slowly slows down nobody but itself.
 
 An answer that is not long after all looks like any other; else it is chunked. HTTP/1.0 has no chunks: its answers are
-put together first.
+put together first, and must not be too long for that.
 """
 
 import asyncio
@@ -16,13 +16,17 @@ from typing import Final
 
 from starlette.types import Receive, Scope, Send
 
-from nsqkit.web.answers import JSON, NSQ, TEXT, Answer, Header
+from nsqkit.web.answers import JSON, NSQ, TEXT, Answer, Header, Style, refusal
+from nsqkit.web.errors import VersionNotSupported
 
 SLICE: Final = 0.001
 """Seconds of work in one pass of the loop."""
 
 PIECE: Final = 65_536
 """Bytes that are sent at once; shorter answers are sent whole."""
+
+MAX_WHOLE: Final = 16_777_216
+"""Bytes of an answer that is put together; a longer one is refused."""
 
 RUN: Final = 1000
 """Names that are sorted in one step."""
@@ -100,8 +104,15 @@ class LongAnswer(Answer):
 
     async def _send_whole(self, scope: Scope, receive: Receive, send: Send) -> None:
         parts = [self.body]
+        size = len(self.body)
         while not self._pieces.ended:
             parts.append(await self._pieces.next())
+            size += len(parts[-1])
+            if size > MAX_WHOLE:
+                await refusal(VersionNotSupported("ANSWER_TOO_LONG: ask with HTTP/1.1"), Style.NSQ)(
+                    scope, receive, send
+                )
+                return
         headers = [header for header in self.headers if header[0] not in {b"content-length", b"content-type"}]
         content_type = dict(self.headers)[b"content-type"].decode()
         await Answer(self.status, b"".join(parts), content_type, headers)(scope, receive, send)

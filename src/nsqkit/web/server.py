@@ -8,12 +8,11 @@ and limits (they are options) for clients that send too much, too slowly, or do 
 import asyncio
 import logging
 import socket
-import ssl
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Any, Final, NamedTuple
+from typing import Final
 from urllib.parse import quote_from_bytes
 
 from starlette.types import ASGIApp
@@ -22,13 +21,14 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from nsqkit.accept import Acceptor, Tls
+from nsqkit.door import Door, Guest
 from nsqkit.log import Log
 from nsqkit.options.daemon import DaemonOptions
 from nsqkit.options.duration import SECOND
 from nsqkit.web.host import Host
 from nsqkit.web.long_answer import CONNECTION
 
-BACKLOG: Final = 4096  # connections waiting to be accepted
 MEAL: Final = 4096  # bytes that the parser gets at once: what they hold is queued, however much it is
 LINE_S: Final = 10.0  # between two lines about connections that were turned away
 MAX_UNREAD_BODY: Final = 65_536  # bytes of a body that are taken in before somebody wants them
@@ -37,34 +37,20 @@ GRACE: Final = 2.0  # seconds that running requests have to finish when the serv
 _ASCII: Final = "".join(map(chr, range(128)))
 
 
-class Tls(NamedTuple):
-    """What HTTPS takes beside HTTP."""
-
-    context: ssl.SSLContext
-    handshake_timeout_s: float
-
-
 class HttpServer:
-    """Serves one daemon's application in the running event loop.
-
-    `refuse` says what is to become of a new connection that is not to be served, None if it is.
-    """
+    """Serves one daemon's application in the running event loop. It has its limits in common with those `beside` it."""
 
     def __init__(
         self,
         daemon: Host,
         app: ASGIApp,
-        refuse: Callable[[], asyncio.Protocol | None] = lambda: None,
+        door: Door,
         tls: Tls | None = None,
+        beside: Sequence["HttpServer"] = (),
     ) -> None:
-        self._refuse = refuse
-        self._tls: dict[str, Any] = {}  # arguments of create_server
-        if tls is not None:
-            self._tls = {
-                "ssl": tls.context,
-                "ssl_handshake_timeout": tls.handshake_timeout_s,
-                "ssl_shutdown_timeout": GRACE,
-            }
+        self._log = daemon.log
+        self._door = door
+        self._tls = tls
         self._profiler = daemon.profiler
         self._config = Config(
             app,
@@ -78,51 +64,51 @@ class HttpServer:
             server_header=False,
         )
         self._config.load()
-        self._shared = SharedState(_complaints(daemon.log), daemon.options)
-        self._servers: list[asyncio.Server] = []
+        self.shared: SharedState = (
+            beside[0].shared if beside else SharedState(_complaints(daemon.log), daemon.options)
+        )
+        self._acceptors: list[Acceptor] = []
 
-    async def start(self, sockets: Iterable[socket.socket]) -> None:
+    def start(self, sockets: Iterable[socket.socket]) -> None:
         """Serve on sockets, TCP or unix, that listen already."""
-        loop = asyncio.get_running_loop()
-        for one in sockets:
-            unix = one.family == socket.AF_UNIX
-            create = loop.create_unix_server if unix else loop.create_server
-            self._servers.append(await create(self._protocol, sock=one, backlog=BACKLOG, **self._tls))
+        self._acceptors += [
+            Acceptor(one, self._protocol, self._door, self._log, self._tls) for one in sockets
+        ]
 
-    def _protocol(self) -> asyncio.Protocol:
-        return self._refuse() or HttpProtocol(self._config, self._shared, {})
+    def _protocol(self, guest: Guest) -> asyncio.Protocol:
+        return HttpProtocol(self._config, self.shared, {}, guest)
 
     @property
     def connection_count(self) -> int:
         """Connections that are open."""
-        return len(self._shared.connections)
+        return len(self.shared.connections)
 
     @property
     def request_count(self) -> int:
         """Requests that were answered."""
-        return self._shared.total_requests
+        return self.shared.total_requests
 
     @property
     def refused_count(self) -> int:
         """Connections that were one too many."""
-        return self._shared.refused_count
+        return self.shared.refused_count
 
     def configure(self, options: DaemonOptions) -> None:
         """Have the limits of these options from now on."""
-        self._shared.configure(options)
+        self.shared.configure(options)
 
     async def stop(self) -> None:
         """Stop accepting, close idle connections, give running requests GRACE seconds, close the rest."""
-        for server in self._servers:
-            server.close()
-        for connection in list(self._shared.connections):
+        for acceptor in self._acceptors:
+            acceptor.close()
+        for connection in list(self.shared.connections):
             connection.shutdown()
         self._profiler.stop()
-        if self._shared.tasks:
-            _, late = await asyncio.wait(self._shared.tasks, timeout=GRACE)
+        if self.shared.tasks:
+            _, late = await asyncio.wait(self.shared.tasks, timeout=GRACE)
             for task in late:
                 task.cancel()
-        for connection in list(self._shared.connections):
+        for connection in list(self.shared.connections):
             connection.transport.close()
 
 
@@ -170,8 +156,12 @@ class HttpProtocol(HttpToolsProtocol):
 
     server_state: SharedState
 
-    def __init__(self, config: Config, server_state: SharedState, app_state: dict[str, object]) -> None:
+    def __init__(
+        self, config: Config, server_state: SharedState, app_state: dict[str, object], guest: Guest
+    ) -> None:
         super().__init__(config, server_state, app_state)
+        self._guest = guest
+        self._known = False  # there was a whole request
         self.logger = server_state.complaints
         self.access_log = False
         self.timeout_keep_alive = server_state.idle_timeout_s  # type: ignore[assignment] # any number will do
@@ -190,6 +180,7 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected."""
         super().connection_made(transport)
+        self._guest.arrived(transport.abort)
         self._output = self.transport = OneWrite(transport)
         self.flow = Flow(transport, self._parse)
         if len(self.connections) > self.server_state.max_connections:
@@ -201,6 +192,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
+        self._guest.leave()
         self._unparsed = b""
         for timer in (self._reading, self._writing):
             if timer is not None:
@@ -289,6 +281,9 @@ class HttpProtocol(HttpToolsProtocol):
         """The request is whole."""
         self._waiting_since = 0.0
         self._in_request = False
+        if not self._known:
+            self._known = True
+            self._guest.known()
         super().on_message_complete()
 
     def _check_reading(self) -> None:

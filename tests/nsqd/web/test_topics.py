@@ -112,3 +112,19 @@ def test_body_is_limited(http):
     """A body that nobody wants may be short, but not endless."""
     assert is_done(http.post("/topic/create?topic=t", b"whatever"))
     http.is_error(http.post("/topic/create?topic=t", b"x" * 65_537), 413, "BODY_TOO_BIG")
+
+
+def test_too_many_topics_and_channels(http, nsqd):
+    """What is one too many is 503 with the option that says so, and is not made."""
+    settings = nsqd.broker.settings
+    settings.max_topics = settings.max_channels = 1
+    http.post("/topic/create?topic=t")
+    http.post("/channel/create?topic=t&channel=c")
+
+    text = "there are 1 {0} already: --max-{0}"
+    http.is_error(http.post("/topic/create?topic=u"), 503, "TOO_MANY_TOPICS: " + text.format("topics"))
+    http.is_error(http.post("/pub?topic=u", b"x"), 503, "PUB failed " + text.format("topics"))
+    http.is_error(
+        http.post("/channel/create?topic=t&channel=d"), 503, "TOO_MANY_CHANNELS: " + text.format("channels")
+    )
+    assert (["t"], ["c"]) == (list(nsqd.broker.topics), list(nsqd.broker.topics["t"].channels))

@@ -22,7 +22,7 @@ from nsqkit.nsqd.core.health import READING, WRITING, Health
 from nsqkit.nsqd.core.held import Held
 from nsqkit.nsqd.core.ledger import restore
 from nsqkit.nsqd.core.registry import Registry
-from nsqkit.nsqd.core.store import Deletion, JournalEntry, StoreError
+from nsqkit.nsqd.core.store import Deletion, JournalEntry, NoRoom, StoreError
 from nsqkit.nsqd.core.topic import DRAINING, Topic
 from nsqkit.nsqd.core.waste import Waste
 from nsqkit.nsqd.durability import Durability
@@ -68,6 +68,7 @@ class Broker:
         self.left: i64 = TURN  # what may still be sent in this turn
         self.unsynced: list[JournalEntry] = []  # what the next sync has to cover
         self.made: i64 = 0  # topics so far
+        self.channel_count: i64 = 0  # of all topics
         self._sessions_seen = 0
 
     # -- topics
@@ -78,6 +79,9 @@ class Broker:
         if topic is None:
             if self.draining:
                 raise StoreError(DRAINING)
+            most = self.settings.max_topics
+            if most != 0 and len(self.topics) >= most:
+                raise NoRoom(f"there are {len(self.topics)} topics already: --max-topics")
             ephemeral = is_ephemeral(name)
             store = None if self.storage is None or ephemeral else self.storage.open(name)
             topic = Topic(self, name, store)

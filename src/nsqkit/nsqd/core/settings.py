@@ -26,6 +26,8 @@ class Settings:
         self.handshake_timeout: i64 = 10 * SECOND  # 0: none
         self.tls_required = False
         self.max_channel_consumers: i64 = 0  # per channel, 0: any number
+        self.max_topics: i64 = 0  # 0: any number
+        self.max_channels: i64 = 0  # of all topics together, 0: any number
         self.requeue_on_disconnect = False
         self.prefer_near = False  # consumers of this zone come first, then those of this region
         self.latency_quantiles: list[float] = []

@@ -16,6 +16,10 @@ class StoreError(Exception):
     """The disk refused. The text is a cause for error frames and `/ping`; nothing was kept."""
 
 
+class NoRoom(StoreError):
+    """There are as many topics, or channels, as there may be."""
+
+
 class Deletion:
     """A topic's end in the journal: what stands before it belongs to no topic of this name any more."""
 

@@ -19,7 +19,7 @@ from nsqkit.nsqd.core.guid import SEQUENCES
 from nsqkit.nsqd.core.health import READING, WRITING
 from nsqkit.nsqd.core.quantile import LatencyWindow
 from nsqkit.nsqd.core.queue import ReadyQueue
-from nsqkit.nsqd.core.store import Extent, StoreError
+from nsqkit.nsqd.core.store import Extent, NoRoom, StoreError
 from nsqkit.nsqd.durability import Durability
 from nsqkit.wire.message import NOWHERE
 
@@ -248,15 +248,19 @@ class Topic(Alarm):
     # -- channels
 
     def channel(self, name: str, now: i64) -> Channel:
-        """The channel of this name, made if there is none."""
+        """The channel of this name, made if there is none. StoreError if there are too many."""
         channel = self.channels.get(name)
         if channel is None:
             settings = self.broker.settings
+            count = self.broker.channel_count
+            if settings.max_channels != 0 and count >= settings.max_channels:
+                raise NoRoom(f"there are {count} channels already: --max-channels")
             latency = None
             if settings.latency_quantiles:
                 latency = LatencyWindow(settings.latency_quantiles, settings.latency_window)
             channel = Channel(self, name, latency)
             self.channels[name] = channel
+            self.broker.channel_count += 1
             self.note_change()
             self.broker.metadata_changed(self, name, self.ephemeral or channel.ephemeral)
             channel.made = self.made if channel.ephemeral else self.changed
@@ -268,6 +272,7 @@ class Topic(Alarm):
     def delete_channel(self, name: str) -> None:
         """Drop a channel with everything in it. An ephemeral topic goes with its last channel."""
         channel = self.channels.pop(name)
+        self.broker.channel_count -= 1
         channel.delete()
         self.note_change()
         self.broker.metadata_changed(self, name, self.ephemeral or channel.ephemeral)

@@ -20,6 +20,7 @@ from nsqkit.log import Log
 from nsqkit.names import is_ephemeral, valid_name
 from nsqkit.nsqd.core.broker import Broker
 from nsqkit.nsqd.core.registry import Registry
+from nsqkit.nsqd.core.store import StoreError
 from nsqkit.nsqd.core.topic import Topic
 from nsqkit.nsqd.discovery.peer import Endpoint, LookupPeer
 from nsqkit.options.duration import SECOND, Duration
@@ -189,7 +190,12 @@ class Lookup(Registry):
                 text = f"TOPIC({topic.name}): nsqlookupd names a channel that can't be: {name!r}"
                 self._log.warning(text, topic=topic.name)
             elif not is_ephemeral(name):
-                topic.channel(name, self._now())
+                try:
+                    topic.channel(name, self._now())
+                except StoreError as error:
+                    self._log.warning(
+                        f"TOPIC({topic.name}): channel {name} is not made: {error}", kind="channels"
+                    )
 
     async def _load(self) -> None:
         """Have the client at hand before the first topic is made."""

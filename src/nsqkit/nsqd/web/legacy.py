@@ -92,7 +92,7 @@ def empty_channel(nsqd: Daemon, call: Call) -> str:
 async def empty(nsqd: Daemon, call: Call) -> str:
     """Drop a channel's messages; topic and channel are made if they are not there."""
     topic, channel = call.topic_and_channel()
-    nsqd.broker.topic(topic).channel(channel, nsqd.now()).empty()
+    topics.make_channel(nsqd, topics.topic_of(nsqd, topic), channel).empty()
     await nsqd.keep()
     return "OK"
 

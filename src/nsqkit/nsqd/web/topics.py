@@ -6,6 +6,7 @@ The two spellings of a bad topic name, INVALID_TOPIC and INVALID_ARG_TOPIC, are 
 from typing import Final
 
 from nsqkit.nsqd.core.channel import Channel
+from nsqkit.nsqd.core.store import NoRoom
 from nsqkit.nsqd.core.topic import Topic
 from nsqkit.nsqd.web.daemon import Daemon
 from nsqkit.tokens import Role
@@ -22,7 +23,7 @@ async def create_topic(nsqd: Daemon, call: Call) -> None:
     name = call.topic()
     if nsqd.broker.draining and name not in nsqd.broker.topics:
         raise Unavailable("DRAINING")
-    nsqd.broker.topic(name)
+    topic_of(nsqd, name)
     await nsqd.keep()
 
 
@@ -58,7 +59,7 @@ async def unpause_topic(nsqd: Daemon, call: Call) -> None:
 async def create_channel(nsqd: Daemon, call: Call) -> None:
     """Make a channel of a topic, which must be there."""
     topic, channel = call.topic_and_channel()
-    _topic(nsqd, topic).channel(channel, nsqd.now())
+    make_channel(nsqd, _topic(nsqd, topic), channel)
     await nsqd.keep()
 
 
@@ -89,6 +90,22 @@ async def unpause_channel(nsqd: Daemon, call: Call) -> None:
     """Send to a channel's consumers again."""
     channel_of(nsqd, call).pause(False)
     await nsqd.keep()
+
+
+def topic_of(nsqd: Daemon, name: str) -> Topic:
+    """The topic of this name, made if there is none. Unavailable if there are too many."""
+    try:
+        return nsqd.broker.topic(name)
+    except NoRoom as error:
+        raise Unavailable(f"TOO_MANY_TOPICS: {error}") from None
+
+
+def make_channel(nsqd: Daemon, topic: Topic, name: str) -> Channel:
+    """The topic's channel of this name, made if there is none. Unavailable if there are too many."""
+    try:
+        return topic.channel(name, nsqd.now())
+    except NoRoom as error:
+        raise Unavailable(f"TOO_MANY_CHANNELS: {error}") from None
 
 
 def _topic(nsqd: Daemon, name: str) -> Topic:
