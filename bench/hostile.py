@@ -13,6 +13,7 @@ import contextlib
 import json
 import multiprocessing
 import socket
+import ssl
 import sys
 import tempfile
 import time
@@ -20,6 +21,10 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Final
+
+import cramjam
+import trustme
+from metadata import write_metadata
 
 from nsqkit.bench import frames, process
 from nsqkit.bench.clients import BenchError
@@ -292,6 +297,45 @@ def bomb(tcp: int, _: int) -> None:
         time.sleep(HOLD_S)
 
 
+def stalled_handshakes(tcp: int, _: int) -> None:
+    """500 connections that agree to TLS and say nothing more."""
+    body = b'{"feature_negotiation":true,"tls_v1":true}'
+    with _connections(tcp, 500) as ones:
+        for one in ones:
+            _send(one, frames.MAGIC + b"IDENTIFY\n" + len(body).to_bytes(4, "big") + body)
+        time.sleep(HOLD_S)
+
+
+def snappy_bomb(tcp: int, _: int) -> None:
+    """Ten connections with snappy that send what stands for 40 MB of commands each."""
+    _bombs(tcp, "snappy", bytes(cramjam.snappy.compress(b"NOP\n" * 10_000_000)), tls=False)
+
+
+def tls_bomb(tcp: int, _: int) -> None:
+    """Ten connections with deflate inside TLS that send what stands for 40 MB of commands each."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    packed = packer.compress(b"NOP\n" * 10_000_000) + packer.flush(zlib.Z_SYNC_FLUSH)
+    _bombs(tcp, "deflate", packed, tls=True)
+
+
+def _bombs(tcp: int, codec: str, packed: bytes, *, tls: bool) -> None:
+    asked = {"feature_negotiation": True, codec: True, "tls_v1": tls, "heartbeat_interval": -1}
+    body = json.dumps(asked).encode()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with _connections(tcp, 10) as ones:
+        for one in ones:
+            _send(one, frames.MAGIC + b"IDENTIFY\n" + len(body).to_bytes(4, "big") + body)
+            one.recv(READ)
+        talks = [context.wrap_socket(one) if tls else one for one in ones]
+        for talk in talks:
+            _send(talk, packed)
+        time.sleep(HOLD_S)
+        for talk in talks:
+            talk.close()
+
+
 ATTACKS: Final[tuple[Attack, ...]] = (
     nothing,
     stats_json,
@@ -312,7 +356,10 @@ ATTACKS: Final[tuple[Attack, ...]] = (
     long_line,
     content_length,
     scanner,
+    stalled_handshakes,
     bomb,
+    snappy_bomb,
+    tls_bomb,
 )
 
 
@@ -348,8 +395,8 @@ async def run(arguments: argparse.Namespace) -> None:
         if arguments.names and one.__name__ not in arguments.names:
             continue
         with tempfile.TemporaryDirectory(prefix="nsqkit-bench-") as path:
-            write_metadata(f"{path}/nsqd.dat", arguments.topics)
-            async with spawned(f"{arguments.nsqd} --data-path={path}") as target:
+            write_metadata(f"{path}/nsqd.dat", arguments.topics, 1)
+            async with spawned(f"{arguments.nsqd} --data-path={path} {certificate(path)}") as target:
                 assert target.http is not None
                 assert target.pid is not None
                 figures.append(
@@ -359,19 +406,19 @@ async def run(arguments: argparse.Namespace) -> None:
             write(arguments.json, figures)
 
 
+def certificate(path: str) -> str:
+    """Make one; the flags that name its files. HTTPS is not opened."""
+    made = trustme.CA().issue_cert("127.0.0.1")
+    made.cert_chain_pems[0].write_to_path(f"{path}/cert.pem")
+    made.private_key_pem.write_to_path(f"{path}/key.pem")
+    return f"--tls-cert={path}/cert.pem --tls-key={path}/key.pem --https-address="
+
+
 def write(path: str, figures: list[Figures]) -> None:
     """What was measured so far."""
     with open(path, "w") as file:
         json.dump([asdict(line) for line in figures], file, indent=1)
         file.write("\n")
-
-
-def write_metadata(path: str, count: int) -> None:
-    """So many topics with a channel each, as an NSQ that was stopped leaves them."""
-    channels = [{"name": "ch", "paused": False}]
-    topics = [{"name": f"topic-{n}", "paused": False, "channels": channels} for n in range(count)]
-    with open(path, "w") as file:
-        json.dump({"version": "1.3.0", "topics": topics}, file)
 
 
 async def beside(one: Attack, tcp: int, http: int, pid: int, seconds: float) -> Figures:

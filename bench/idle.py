@@ -9,11 +9,12 @@ process.
 
 import argparse
 import asyncio
-import json
 import resource
 import sys
 import tempfile
 from collections.abc import Iterator
+
+from metadata import write_metadata
 
 from nsqkit.bench import frames, process
 from nsqkit.bench.clients import BenchError
@@ -85,21 +86,10 @@ async def run(arguments: argparse.Namespace) -> None:
             idler.transport.abort()
     count = arguments.channels
     with tempfile.TemporaryDirectory(prefix="nsqkit-bench-") as path:
-        write_metadata(f"{path}/nsqd.dat", count)
+        write_metadata(f"{path}/nsqd.dat", count // 10, 10)
         async with spawned(f"{arguments.nsqd} --data-path={path}") as target:
             assert target.pid is not None
             await measure(f"{count:,} idle channels, ten to a topic", target.pid, arguments.seconds)
-
-
-def write_metadata(path: str, channels: int) -> None:
-    """So many channels, as an NSQ that was stopped leaves them."""
-    topics = []
-    for first in range(0, channels, 10):
-        numbers = range(first, min(first + 10, channels))
-        known = [{"name": f"channel-{number}", "paused": False} for number in numbers]
-        topics.append({"name": f"topic-{first // 10}", "paused": False, "channels": known})
-    with open(path, "w") as file:
-        json.dump({"version": "1.3.0", "topics": topics}, file)
 
 
 def main() -> int:
