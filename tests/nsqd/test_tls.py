@@ -3,10 +3,14 @@
 import shutil
 import ssl
 import warnings
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from nsqkit.errors import StartError
 from nsqkit.nsqd.options import NsqdOptions, TlsRequired, TlsVersion
@@ -316,6 +320,25 @@ def test_a_file_that_is_bad_is_named(certificates, tmp_path, flag, content, why)
 
     with pytest.raises(StartError, match=f"^failed to build TLS config - --{name} {path}: {why}"):
         Certificates(NsqdOptions(**{**given, flag: str(path)}))
+
+
+def test_a_key_that_is_too_short(certificates, tmp_path):
+    """It is called so, with the length that will do."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=1024)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "short")])
+    begin = datetime(2020, 1, 1, tzinfo=UTC)
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, begin, begin + timedelta(days=36500))
+    short = Pair(str(tmp_path / "short.pem"), str(tmp_path / "short.key"))
+    pem = serialization.Encoding.PEM
+    Path(short.certificate).write_bytes(made.sign(key, hashes.SHA256()).public_bytes(pem))
+    Path(short.key).write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+
+    with pytest.raises(
+        StartError, match=f"{short.key}: too short for OpenSSL .*key too small.; 2048 bits would do$"
+    ):
+        Certificates(options(certificates, short))
 
 
 @pytest.mark.parametrize("name", ["", "require"])

@@ -247,6 +247,8 @@ def _load_pair(context: ssl.SSLContext, certificate: str, key: str) -> None:
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             why = f"it is not the key of {certificate}"
+        elif error.reason and error.reason.endswith("_TOO_SMALL"):
+            why = f"too short for OpenSSL ({reason(error)}); 2048 bits would do"
         else:
             why = f"no unencrypted key in PEM format ({reason(error)})"
         raise _bad("--tls-key", key, why) from None
