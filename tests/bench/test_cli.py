@@ -159,6 +159,44 @@ def test_a_spawned_program_is_looked_for_beside_this_one(
     assert main(["--spawn", "some-nsqd", "--messages=100", "--no-warm-up", "consume"]) == 0
 
 
+def test_a_layer_that_the_server_lacks_fails(
+    start_nsqd: StartNsqd, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is measured without it."""
+    nsqd = start_nsqd()
+
+    assert main([*addresses(nsqd), "--messages=200", "--tls", "pub"]) == 1
+
+    assert "the server does not offer tls_v1" in capsys.readouterr().out
+
+
+def test_with_layers_what_has_them_is_measured() -> None:
+    """Without a scenario, those that can go through layers; each case is called after its layers."""
+    cases = build_cases(build_parser().parse_args(["--tls", "--deflate", "--batch=200"]))
+
+    assert ["pub", "consume", "pubsub"] == [case.scenario for case in cases]
+    assert all(case.label.endswith(" tls deflate") for case in cases)
+
+
+def test_bodies_are_cut_from_a_file(start_nsqd: StartNsqd, tmp_path: Path) -> None:
+    """One after the other, and from the beginning again."""
+    nsqd = start_nsqd()
+    (tmp_path / "text").write_bytes(b"abcdefg")
+
+    options = ["--messages=3", "--batch=3", "--size=3", "--topic=t", "--no-warm-up", "--channels=0"]
+    assert main([*addresses(nsqd), *options, f"--body={tmp_path / 'text'}", "pub"]) == 0
+
+    assert [b"abc", b"def", b"gab"] == list(nsqd.queues["t"])
+
+
+def test_an_empty_file_makes_no_bodies(tmp_path: Path) -> None:
+    """It is wrong usage."""
+    (tmp_path / "empty").touch()
+
+    with pytest.raises(SystemExit, match="2"):
+        main(["pub", f"--body={tmp_path / 'empty'}"])
+
+
 def test_a_refused_connection_fails(capsys: pytest.CaptureFixture[str]) -> None:
     """Nobody listens: exit code 1 and a sentence."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -209,7 +247,16 @@ def test_the_longest_pass_is_told(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["fly"], ["latency", "--size=7"], ["pub", "--messages=5"], ["pubsub", "--channels=0"]]
+    "arguments",
+    [
+        ["fly"],
+        ["latency", "--size=7"],
+        ["pub", "--messages=5"],
+        ["pubsub", "--channels=0"],
+        ["latency", "--tls"],
+        ["http", "--snappy"],
+        ["pub", "--snappy", "--deflate"],
+    ],
 )
 def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
     """Before anything is connected."""

@@ -90,3 +90,11 @@ def test_commands_are_those_of_the_protocol() -> None:
     assert frames.subscribe("t", "c") == b"SUB t c\n"
     assert frames.ready(25) == b"RDY 25\n"
     assert frames.finish_all([FIRST_ID, SECOND_ID]) == b"FIN " + FIRST_ID + b"\nFIN " + SECOND_ID + b"\n"
+
+
+def test_the_first_frame_is_cut_off() -> None:
+    """Whole or not at all."""
+    frame = b"\x00\x00\x00\x06\x00\x00\x00\x00OK"
+
+    assert (frame, b"rest") == frames.cut_first(frame + b"rest")
+    assert all((b"", frame[:end]) == frames.cut_first(frame[:end]) for end in range(len(frame)))

@@ -22,6 +22,8 @@ from nsqkit.program import Parser
 from nsqkit.tokens import OwnToken
 
 DEFAULT_SCENARIOS: Final = ("pub", "consume", "pubsub", "latency")
+LAYERED_SCENARIOS: Final = ("pub", "consume", "pubsub")
+LAYERS: Final = ("tls_v1", "snappy", "deflate")  # from the socket up
 DEFAULT_BATCHES: Final = {"pub": (1, 20, 200), "pubsub": (200,)}
 DEFAULT_TCP: Final = "127.0.0.1:4150"
 DEFAULT_DURATION_S: Final = 3.0
@@ -119,7 +121,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def build_cases(arguments: argparse.Namespace) -> list[Case]:
     """The cases asked for; raises ValueError when they make no sense."""
-    names = list(arguments.scenarios or DEFAULT_SCENARIOS)
+    arguments.layers = tuple(layer for layer in LAYERS if getattr(arguments, layer))
+    plain = DEFAULT_SCENARIOS if not arguments.layers else LAYERED_SCENARIOS
+    names = list(arguments.scenarios or plain)
     unknown = [name for name in names if name != "fsync" and name not in scenarios.SCENARIOS]
     if unknown:
         raise ValueError(
@@ -177,6 +181,24 @@ def _add_load_options(group: argparse._ArgumentGroup) -> None:
         type=_positive_list,
         metavar="N[,N...]",
         help="messages per command of pub and pubsub (default: 1,20,200 for pub, 200 for pubsub)",
+    )
+    for layer, what in (
+        ("tls", "TLS, whatever certificate the server shows"),
+        ("snappy", "snappy"),
+        ("deflate", "deflate"),
+    ):
+        group.add_argument(
+            f"--{layer}",
+            dest="tls_v1" if layer == "tls" else layer,
+            action="store_true",
+            help=f"talk through {what}; for {', '.join(LAYERED_SCENARIOS)}",
+        )
+    group.add_argument(
+        "--body",
+        type=_filling,
+        metavar="FILE",
+        help="pub, consume, pubsub: cut the messages out of this file, to see what compression makes of its like "
+        "(default: one letter, over and over)",
     )
     number("--size", 200, "bytes per message")
     number("--connections", 2, "publishing connections")
@@ -258,6 +280,8 @@ _CASE_OPTIONS: Final = (
     "topic",
     "channel",
     "timeout_s",
+    "layers",
+    "body",
 )
 
 
@@ -279,6 +303,12 @@ def _check(case: Case) -> None:
         raise ValueError(f"{case.label}: {case.messages} messages are less than one batch")
     if case.scenario == "latency" and case.size < STAMP_BYTES:
         raise ValueError(f"latency needs messages of at least {STAMP_BYTES} bytes, for the time they carry")
+    if case.layers and case.scenario not in LAYERED_SCENARIOS:
+        raise ValueError(
+            f"{case.scenario} has no --tls, --snappy or --deflate; {', '.join(LAYERED_SCENARIOS)} have"
+        )
+    if "snappy" in case.layers and "deflate" in case.layers:
+        raise ValueError("--snappy and --deflate exclude each other")
     if case.channels < 1 and case.scenario in ("pubsub", "consume", "latency"):
         raise ValueError(f"{case.scenario} needs a channel")
 
@@ -286,7 +316,7 @@ def _check(case: Case) -> None:
 async def _bench(arguments: argparse.Namespace, cases: list[Case]) -> int:
     async with _target(arguments) as target:
         info = await target.info()
-        if not arguments.scenarios and target.http is not None:
+        if not arguments.scenarios and not arguments.layers and target.http is not None:
             cases = [*cases, *_cases_of("http", arguments)]
         facts = report.gather_facts(
             server=info,
@@ -366,6 +396,12 @@ def _progress() -> Iterator[tuple[Callable[[str, int], None], Callable[[report.R
 
     with console.status("connecting", refresh_per_second=4) as status:
         yield update, lambda result: console.print(report.one_line(result), markup=False)
+
+
+def _filling(text: str) -> str:
+    if not Path(text).is_file() or Path(text).stat().st_size == 0:
+        raise argparse.ArgumentTypeError(f"{text} is no file with something in it")
+    return text
 
 
 def _natural(text: str) -> int:

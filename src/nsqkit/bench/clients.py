@@ -10,12 +10,14 @@ import asyncio
 import json
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter_ns
 from typing import Final, TypeVar, cast
 
 from nsqkit.bench import frames
+from nsqkit.bench.layers import client_layer
 from nsqkit.bench.process import UNIX
+from nsqkit.wire.layer import Layer, LayerError, Layers
 
 CONNECT_TIMEOUT_S: Final = 10.0
 PROGRESS_INTERVAL_S: Final = 0.2
@@ -34,7 +36,11 @@ class BenchError(Exception):
 class Run:
     """What the connections of one round have in common. Times are ns of `perf_counter_ns`."""
 
-    def __init__(self, on_progress: Callable[[int], None], stall_timeout_s: float) -> None:
+    def __init__(
+        self, on_progress: Callable[[int], None], stall_timeout_s: float, layers: Sequence[str] = ()
+    ) -> None:
+        self.layers = layers
+        self.raw = memoryview(bytearray(RECEIVE_BYTES))  # what one connection received, for its layers
         self.acknowledged = 0
         self.received = 0
         self.expected: int | None = None
@@ -109,6 +115,7 @@ class Connection(asyncio.BufferedProtocol):
     """A connection to nsqd: says hello, answers heartbeats, and reports errors and cuts to the run.
 
     `opened` is done when every command of the hello was answered; `done` when the connection's part is.
+    The run's layers are put in one by one: each answers OK, then the next; the hello follows through them all.
     """
 
     def __init__(self, run: Run, reader: frames.FrameReader, hello: Iterable[bytes] = ()) -> None:
@@ -117,22 +124,82 @@ class Connection(asyncio.BufferedProtocol):
         self.done: asyncio.Future[None] = loop.create_future()
         self.server: dict[str, object] = {}
         self._run = run
-        self._hello = [frames.identify({"user_agent": "nsqkit-bench", "feature_negotiation": True}), *hello]
-        self._answers_due = len(self._hello)
+        self._hello = list(hello)
+        self._answers_due = 1 + len(run.layers) + len(self._hello)
+        self._layers_due = list(run.layers)
+        self._layers: Layers | None = None
+        self._newest: Layer | None = None
+        self._early = b""  # what came before a layer was put in, and may be for it
         self._reader = reader
         self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Say hello."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one only by its methods
-        self._transport.write(frames.MAGIC + b"".join(self._hello))
+        identity: dict[str, object] = {"user_agent": "nsqkit-bench", "feature_negotiation": True}
+        wanted = dict.fromkeys(self._layers_due, True)
+        self._transport.write(frames.MAGIC + frames.identify(identity | wanted))
+        if not self._layers_due:
+            self._transport.write(b"".join(self._hello))
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
-        """Receive into the reader's buffer."""
-        return self._reader.room()
+        """Receive into the reader's buffer, or, where there are layers, into one of the run's."""
+        return self._run.raw if self._run.layers else self._reader.room()
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Handle a chunk of bytes: its replies here, its messages in the subclass."""
+        """Handle a chunk of bytes as it came from the socket."""
+        if not self._run.layers:
+            self.received(nbytes)
+            return
+        data = bytes(self._run.raw[:nbytes])
+        try:
+            if self._layers is None:
+                self._read_piece(data)
+            else:
+                self._layers.received(data)
+            self._read_through_layers()
+        except LayerError as error:
+            self._fail(str(error))
+
+    def _read_through_layers(self) -> None:
+        layers = self._layers
+        if layers is None:
+            return
+        while not self.done.done() and (piece := layers.take()):
+            self._read_piece(piece)
+        unasked = layers.send(b"")
+        if unasked:
+            self._transport.write(unasked)
+
+    def _read_piece(self, piece: bytes) -> None:
+        while self._layers_due:
+            frame, self._early = frames.cut_first(self._early + piece)
+            if not frame:
+                return
+            piece = b""
+            due = len(self._layers_due)
+            self._read(frame)
+            if len(self._layers_due) < due and self._newest is not None:
+                self._newest.received(self._early)
+                self._early = b""
+                return
+        self._read(piece)
+
+    def _read(self, data: bytes) -> None:
+        at = 0
+        while at < len(data):
+            room = self._reader.room()
+            part = data[at : at + len(room)]
+            room[: len(part)] = part
+            at += len(part)
+            self.received(len(part))
+
+    def send(self, data: bytes) -> None:
+        """Send, through the layers if there are any."""
+        self._transport.write(data if self._layers is None else self._layers.send(data))
+
+    def received(self, nbytes: int) -> None:
+        """Handle what the reader's buffer got: its replies here, its messages in the subclass."""
         try:
             self._reader.received(nbytes)
         except frames.NotNsqd as error:
@@ -140,7 +207,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         for kind, payload in self._take_replies():
             if payload == frames.HEARTBEAT:
-                self._transport.write(frames.NOP)
+                self.send(frames.NOP)
             elif kind == frames.ERROR:
                 self._fail(payload.decode(errors="replace"))
             elif not self.opened.done():
@@ -171,12 +238,27 @@ class Connection(asyncio.BufferedProtocol):
         if payload.startswith(b"{"):
             self.server = json.loads(payload)
         self._answers_due -= 1
+        if self._layers_due:
+            self._put_in(self._layers_due.pop(0))
+        elif self._layers is not None and self._answers_due == len(self._hello):
+            self.send(b"".join(self._hello))
         if self._answers_due == 0:
             self.opened.set_result(None)
+
+    def _put_in(self, layer: str) -> None:
+        if self.server.get(layer) is not True:
+            self._fail(f"the server does not offer {layer}")
+            return
+        if self._layers is None:
+            self._layers = Layers()
+        self._newest = client_layer(layer, self.server)
+        self._layers.add(self._newest)
+        self._transport.write(self._layers.send(b""))
 
     def _fail(self, reason: str) -> None:
         if not self.opened.done():
             self.opened.set_exception(BenchError(reason))
+            self._transport.abort()  # nobody else knows of it, and a loop waits for it to end
         else:
             self._run.fail(reason)
         self._settle()
@@ -200,12 +282,12 @@ class Publisher(Connection):
         """Send the first commands; `done` follows when the run allows no more and all are answered."""
         self._fill(perf_counter_ns())
 
-    def buffer_updated(self, nbytes: int) -> None:
+    def received(self, nbytes: int) -> None:
         """Handle a chunk, which nearly always is one OK."""
         if self._sent_at and self._reader.received_only_ok(nbytes):
             self._answered(perf_counter_ns())
         else:
-            super().buffer_updated(nbytes)
+            super().received(nbytes)
 
     def reply_received(self, payload: bytes) -> None:
         """Count an OK that came together with something else."""
@@ -224,7 +306,7 @@ class Publisher(Connection):
         sent_at = self._sent_at
         while len(sent_at) < self._window and self._run.take(self._batch, now):
             sent_at.append(now)
-            self._transport.write(self._command)
+            self.send(self._command)
         if not sent_at:
             self._settle()
 
@@ -240,17 +322,17 @@ class Consumer(Connection):
     def start(self, ready: int) -> None:
         """Ask for messages, up to `ready` in flight or what the server allows."""
         limit = self.server.get("max_rdy_count")
-        self._transport.write(frames.ready(min(ready, limit) if isinstance(limit, int) else ready))
+        self.send(frames.ready(min(ready, limit) if isinstance(limit, int) else ready))
 
     def close(self) -> None:
         """Send CLS. Its answer proves that the server has handled every FIN before it, and then we are `done`."""
         if not self._closing:
             self._closing = True
-            self._transport.write(frames.CLS)
+            self.send(frames.CLS)
 
-    def buffer_updated(self, nbytes: int) -> None:
+    def received(self, nbytes: int) -> None:
         """Handle a chunk: finish all its messages at once."""
-        super().buffer_updated(nbytes)
+        super().received(nbytes)
         reader, run = self._reader, self._run
         if not reader.message_ids:
             return
@@ -258,7 +340,7 @@ class Consumer(Connection):
             now = perf_counter_ns()
             run.latencies_ns.extend([now - stamp for stamp in reader.stamps])
             reader.stamps.clear()
-        self._transport.write(frames.finish_all(reader.message_ids))
+        self.send(frames.finish_all(reader.message_ids))
         run.received += len(reader.message_ids)
         run.redelivered += reader.redelivered
         reader.message_ids.clear()

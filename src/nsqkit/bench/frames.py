@@ -71,10 +71,14 @@ def publish_many(topic: str, bodies: Sequence[bytes]) -> bytes:
     return f"MPUB {topic}\n".encode() + _SIZE.pack(len(sized) + 4) + _SIZE.pack(len(bodies)) + sized
 
 
-def publish_command(topic: str, size: int, batch: int) -> bytes:
-    """The command a publisher sends over and over: PUB for a batch of one, else MPUB. `size` is in bytes."""
-    body = b"x" * size
-    return publish(topic, body) if batch == 1 else publish_many(topic, [body] * batch)
+def publish_command(topic: str, size: int, batch: int, filling: bytes = b"x") -> bytes:
+    """The command a publisher sends over and over: PUB for a batch of one, else MPUB. `size` is in bytes.
+
+    The bodies are pieces of `filling`, which begins anew when it ends.
+    """
+    text = filling * (size * batch // len(filling) + 1)
+    bodies = [text[at * size : (at + 1) * size] for at in range(batch)]
+    return publish(topic, bodies[0]) if batch == 1 else publish_many(topic, bodies)
 
 
 def stamped(stamp_ns: int, padding: bytes) -> bytes:
@@ -85,6 +89,14 @@ def stamped(stamp_ns: int, padding: bytes) -> bytes:
 def finish_all(message_ids: list[bytes]) -> bytes:
     """One buffer with a FIN for each message."""
     return b"FIN " + b"\nFIN ".join(message_ids) + b"\n"
+
+
+def cut_first(data: bytes) -> tuple[bytes, bytes]:
+    """The first frame and what follows it; no frame when it is not complete."""
+    if len(data) < _SIZE.size:
+        return b"", data
+    end = _SIZE.size + _SIZE.unpack_from(data)[0]
+    return (data[:end], data[end:]) if len(data) >= end else (b"", data)
 
 
 class FrameReader:

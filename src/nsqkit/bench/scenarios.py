@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from time import perf_counter_ns
 from typing import Final, TypeVar
 
@@ -49,6 +50,8 @@ class Case:
     topic: str | None = None
     channel: str = "bench"
     timeout_s: float = 15.0
+    layers: tuple[str, ...] = ()
+    body: str | None = None
 
     @property
     def label(self) -> str:
@@ -60,7 +63,7 @@ class Case:
             "latency": f"latency {self.rate:,.0f}/s",
             "http": f"http connections={self.connections}",
         }
-        return parts[self.scenario]
+        return " ".join([parts[self.scenario], *(layer.removesuffix("_v1") for layer in self.layers)])
 
     @property
     def _sending(self) -> str:
@@ -74,8 +77,9 @@ class Bench:
     def __init__(self, target: Target, case: Case, on_progress: Callable[[int], None]) -> None:
         self.target = target
         self.case = case
-        self.run = Run(on_progress, case.timeout_s)
+        self.run = Run(on_progress, case.timeout_s, case.layers)
         self.meter = Meter(target.pid)
+        self._filling = b"x" if case.body is None else Path(case.body).read_bytes()
         base = case.topic or f"bench-{case.scenario}-{os.getpid():x}-{time.time_ns():x}"
         self.topics = [f"{base}-{index}" for index in range(case.connections)] if case.topic_each else [base]
         self._connections: list[Connection] = []
@@ -90,11 +94,15 @@ class Bench:
     async def publishers(self) -> list[Publisher]:
         """The case's publishers, connected. Each has one of the topics."""
         case = self.case
-        commands = [frames.publish_command(topic, case.size, case.batch) for topic in self.topics]
+        commands = [self.command(topic, case.batch) for topic in self.topics]
         return [
             await self.publisher(commands[index % len(commands)], case.batch, case.window)
             for index in range(case.connections)
         ]
+
+    def command(self, topic: str, batch: int) -> bytes:
+        """What publishes a batch of the case's messages."""
+        return frames.publish_command(topic, self.case.size, batch, self._filling)
 
     async def publisher(self, command: bytes, batch: int, window: int) -> Publisher:
         """One publisher, connected."""
@@ -159,7 +167,7 @@ async def consume(bench: Bench) -> report.Round:
     case, run = bench.case, bench.run
     await bench.create_channels()
     batch = min(FILL_BATCH, case.messages or FILL_BATCH)
-    command = frames.publish_command(bench.topics[0], case.size, batch)
+    command = bench.command(bench.topics[0], batch)
     filler = await bench.publisher(command, batch, FILL_WINDOW)
     run.allow(case.messages, None)
     filler.start()
