@@ -1,5 +1,5 @@
 #!/bin/sh
-# Measures what is promised about speed: bench/run.sh [memory] [os] [fsync] [go]   (default: memory os fsync)
+# Measures what is promised about speed: bench/run.sh [memory] [os] [fsync] [layers] [go]   (default: memory os fsync)
 #
 # Starts an nsqd for each durability mode, prints tables, and leaves JSON in bench/results/<mode>.json.
 # NSQD and NSQKIT name the programs, ROUNDS the measured rounds of each case.
@@ -30,6 +30,17 @@ for mode; do
     memory) measure memory "$NSQD --durability=memory $IN_MEMORY" pub consume latency --batch 200,1 ;;
     os) measure os "$NSQD --durability=os" pub consume latency --batch 200,1 ;;
     fsync) measure fsync "$NSQD --durability=fsync" fsync ;;
+    layers)
+        made=$(mktemp -d)
+        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost \
+            -keyout "$made/key" -out "$made/certificate" 2>/dev/null
+        for layers in "" --tls --snappy --deflate "--tls --snappy" "--tls --deflate"; do
+            # shellcheck disable=SC2086  # several words
+            measure "layers$(echo "$layers" | tr -d ' ')" "$NSQD --tls-cert=$made/certificate --tls-key=$made/key" \
+                $layers pub consume --batch 200
+        done
+        rm -r "$made"
+        ;;
     go) measure go "$NSQD $IN_MEMORY" pub consume latency --batch 200,1 ;;
     *) echo "unknown mode $mode" >&2; exit 2 ;;
     esac
