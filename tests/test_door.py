@@ -46,6 +46,7 @@ def test_it_closes_when_all_places_are_taken(make, lines):
     assert 1 == door.inside
     let_in(door)
     assert door.enter(PEER) is None
+    assert {"max_connections": 3, "max_connections_per_address": 0, "max_handshakes": 0} == door.refused
 
 
 def test_an_option_may_lower_the_limit(make, lines):
@@ -68,6 +69,7 @@ def test_one_address(make, lines):
     assert (
         "CLIENT: 10.0.0.1 has 2 connections, and more are refused: --max-connections-per-address" in lines[0]
     )
+    assert 1 == door.refused["max_connections_per_address"]
     let_in(door, ("10.0.0.2", 1))
     for _ in range(5):
         let_in(door, "")
@@ -107,6 +109,7 @@ def test_the_oldest_stranger_goes(make, lines):
 
     assert [1] == gone
     assert 2 == door.strangers
+    assert 1 == door.refused["max_handshakes"]
     assert "more than 2 connections have not said yet who they are, and the oldest are closed" in lines[0]
 
 

@@ -72,18 +72,22 @@ class Door:
         self._by_host: dict[str, int] = {}
         self._strangers: OrderedDict[Guest, None] = OrderedDict()
         self.inside = 0
-        self.refused = 0
+        self.refused = {
+            "max_connections": 0,
+            "max_connections_per_address": 0,
+            "max_handshakes": 0,
+        }  # by limit
 
     def enter(self, peer: object) -> Guest | None:
         """Let a connection in that comes from a socket's address, or say why not, once in a while."""
         if self.inside >= self._most:
-            self.refused += 1
+            self.refused["max_connections"] += 1
             self._log.error(f"CLIENT: {self.inside} connections are open, and more are refused: {self._why}")
             return None
         host = host_of(peer)
         count = self._by_host.get(host, 0)
         if host and self._max_per_address and count >= self._max_per_address:
-            self.refused += 1
+            self.refused["max_connections_per_address"] += 1
             self._log.error(
                 f"CLIENT: {host} has {count} connections, and more are refused: --max-connections-per-address"
             )
@@ -102,6 +106,7 @@ class Door:
         self._strangers[guest] = None
         if self._max_strangers and len(self._strangers) > self._max_strangers:
             oldest, _ = self._strangers.popitem(last=False)
+            self.refused["max_handshakes"] += 1
             self._log.error(
                 f"CLIENT: more than {self._max_strangers} connections have not said yet who they are, "
                 "and the oldest are closed: --max-handshakes"

@@ -61,7 +61,7 @@ def test_a_new_one(nsqd):
     assert {("E_AUTH_FAILED",): 0, ("E_PUB_FAILED",): 0, ("E_UNAUTHORIZED",): 0} == found[
         "nsqd_client_errors_total"
     ]
-    assert {("open_files",): 0, ("http_max_connections",): 0} == found["nsqd_connections_refused_total"]
+    assert {("http_max_connections",): 0} == found["nsqd_connections_refused_total"]
     assert {(): 0} == found["nsqd_checkpoint_age_seconds"] == found["nsqd_journal_bytes"]
     assert "nsqd_lookupd_connected" not in found
 
@@ -73,7 +73,7 @@ def test_what_went_wrong_is_counted(nsqd):
     nsqd.broker.draining = True
     nsqd.log.dropped_count = 3
     traffic = nsqd.traffic
-    traffic.door = SimpleNamespace(refused=4)
+    traffic.door = SimpleNamespace(refused={"max_connections": 4, "max_handshakes": 2})
     traffic.dropped, traffic.handshake_failures = 5, 6
     traffic.count_error("E_FIN_FAILED")
     shared = nsqd.storage.shared
@@ -85,7 +85,8 @@ def test_what_went_wrong_is_counted(nsqd):
     assert ({(): 0}, {(): 2}) == (found["nsqd_healthy"], found["nsqd_failing"])
     assert {(): 1} == found["nsqd_draining"]
     assert {(): 3} == found["nsqd_log_lines_dropped_total"]
-    assert 4 == found["nsqd_connections_refused_total"]["open_files",]
+    expected = {("max_connections",): 4, ("max_handshakes",): 2, ("http_max_connections",): 0}
+    assert expected == found["nsqd_connections_refused_total"]
     assert {(): 5} == found["nsqd_clients_dropped_total"]
     assert {(): 6} == found["nsqd_tls_handshake_failures_total"]
     assert 1 == found["nsqd_client_errors_total"]["E_FIN_FAILED",]

@@ -21,7 +21,7 @@ from tests.scrapes import read
 @pytest.fixture
 def lookupd(registrations) -> Any:
     """A daemon in name, whose clock is set by hand."""
-    counts = Counts(3, 2, 7, {"PING": 5, "REGISTER": 4}, 1, 0.0025)
+    counts = Counts(3, 2, 7, {"PING": 5, "REGISTER": 4}, 1, {"max_connections": 8}, 0.0025)
     return SimpleNamespace(
         registrations=registrations,
         options=NsqlookupdOptions(metrics_max_series=1000, max_registrations=MOST),
@@ -67,6 +67,7 @@ def test_what_the_daemon_counts(lookupd):
     assert {(): 7} == found["nsqlookupd_http_requests_total"]
     assert {("PING",): 5, ("REGISTER",): 4} == found["nsqlookupd_commands_total"]
     assert {(): 1} == found["nsqlookupd_refused_total"]
+    assert {("max_connections",): 8} == found["nsqlookupd_connections_refused_total"]
     assert {("401",): 0, ("403",): 9} == found["nsqlookupd_http_denied_total"]
     assert {(): 6} == found["nsqlookupd_log_lines_dropped_total"]
     assert {(): 0.0025} == found["nsqlookupd_longest_pass_seconds"]

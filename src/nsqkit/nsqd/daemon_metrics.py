@@ -13,7 +13,7 @@ from prometheus_client.metrics_core import (
 
 from nsqkit.nsqd.storage.durations import BOUNDS, Durations
 from nsqkit.nsqd.web.daemon import Daemon
-from nsqkit.web.exposition import Buckets, denied, versions
+from nsqkit.web.exposition import Buckets, denied, refused, versions
 
 NSQLOOKUPDS: Final = 100  # that are shown
 
@@ -62,12 +62,7 @@ def _clients(nsqd: Daemon) -> Iterator[Metric]:
     )
     yield _counter("nsqd_http_requests", "HTTP requests answered.", sum(one.request_count for one in servers))
     yield denied("nsqd", nsqd.access.denied)
-    refused = CounterMetricFamily(
-        "nsqd_connections_refused", "Connections that a limit did not let in, by limit.", labels=["limit"]
-    )
-    refused.add_metric(["open_files"], traffic.refused)
-    refused.add_metric(["http_max_connections"], sum(one.refused_count for one in servers))
-    yield refused
+    yield refused("nsqd", traffic.refused)
     errors = CounterMetricFamily(
         "nsqd_client_errors", "Errors that TCP clients were answered, by code.", labels=["code"]
     )

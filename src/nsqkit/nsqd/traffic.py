@@ -37,9 +37,10 @@ class Traffic:
         self.nsqlookupds: Callable[[], Mapping[str, bool]] = dict  # by address: is there a connection?
 
     @property
-    def refused(self) -> int:
-        """Connections that were not let in, over TCP and HTTP."""
-        return self.door.refused if self.door is not None else 0
+    def refused(self) -> Mapping[str, int]:
+        """Connections that were not let in, or were hung up on for others, by limit."""
+        found = dict(self.door.refused) if self.door is not None else {}
+        return found | {"http_max_connections": sum(one.refused_count for one in self.servers)}
 
     def count_error(self, code: str) -> None:
         """A client was answered with an error."""

@@ -46,6 +46,7 @@ class Nsqlookupd:
         self._passes = Passes()
         self.slices = Slices(self._passes.note)
         self._traffic = Traffic()
+        self._door: Door | None = None
         self.access: Access
         self.registrations = Registrations(
             int(self.options.inactive_producer_timeout),
@@ -70,7 +71,7 @@ class Nsqlookupd:
             self.access = Access(self.options.http_token_file, self.log)
             http = self._listen(self.options.http_address)
             self.http_port = http.port
-            door = door_of(self.options, descriptors() - OTHERS, self.log)
+            door = self._door = door_of(self.options, descriptors() - OTHERS, self.log)
             self._serve_http(http, door)
             # HTTP comes first: an nsqd that waits for this port may ask there at once.
             tcp = self._listen(self.options.tcp_address)
@@ -169,6 +170,8 @@ class Nsqlookupd:
             http_requests=http.request_count if http else 0,
             commands=self._traffic.commands,
             refused=self._traffic.refused,
+            connections_refused=(dict(self._door.refused) if self._door else {})
+            | {"http_max_connections": http.refused_count if http else 0},
             longest_pass_s=self._passes.longest,
         )
 

@@ -38,6 +38,7 @@ class Counts(NamedTuple):
     http_requests: int
     commands: Mapping[str, int]
     refused: int
+    connections_refused: Mapping[str, int]
     longest_pass_s: float
 
 

@@ -8,7 +8,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 
 from nsqkit.nsqlookupd.http import Daemon
 from nsqkit.nsqlookupd.registrations import PORTION, Registrations, Topic
-from nsqkit.web.exposition import GAUGE, Figure, denied, of_process, samples, text, versions
+from nsqkit.web.exposition import GAUGE, Figure, denied, of_process, refused, samples, text, versions
 from nsqkit.web.long_answer import in_order
 
 PRODUCERS: Final = Figure(GAUGE, "nsqlookupd_topic_producers", "nsqds that have the topic.")
@@ -78,6 +78,7 @@ def _of_daemon(lookupd: Daemon, active: int, left_out: int) -> Iterator[Metric]:
         "nsqlookupd_http_requests", "HTTP requests answered.", value=counts.http_requests
     )
     yield denied("nsqlookupd", lookupd.access.denied)
+    yield refused("nsqlookupd", counts.connections_refused)
     commands = CounterMetricFamily("nsqlookupd_commands", "Commands over TCP, by name.", labels=["command"])
     for name, count in sorted(counts.commands.items()):
         commands.add_metric([name], count)

@@ -61,6 +61,18 @@ def denied(program: str, by_status: Mapping[int, int]) -> Metric:
     return family
 
 
+def refused(program: str, by_limit: Mapping[str, int]) -> Metric:
+    """Connections that a limit did not let in, or ended in favour of others."""
+    family = CounterMetricFamily(
+        f"{program}_connections_refused",
+        "Connections refused, or closed for others, by the option that limits them.",
+        labels=["limit"],
+    )
+    for limit, count in by_limit.items():
+        family.add_metric([limit], count)
+    return family
+
+
 def of_process() -> bytes:
     """What prometheus_client knows of a process and its garbage collector."""
     process = CollectorRegistry()
