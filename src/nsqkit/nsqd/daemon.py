@@ -259,6 +259,7 @@ class Nsqd:
             raise StartError(f"--tls-root-ca-file={options.tls_root_ca_file}: {error}") from error
 
     def _connect(self, guest: Guest) -> asyncio.BaseProtocol:
+        self._turns.schedule()  # which measures this pass
         connection: object = Connection(self._turns, self._connections, self._layer, guest)
         return connection  # type: ignore[return-value] # it quacks like one; compiled classes can't inherit it
 
