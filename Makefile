@@ -18,7 +18,7 @@ NOT_YET := \
 	--ignore=public/test_nsqadmin.py \
 	--deselect=public/test_persistence.py::test_deleting_removes_the_files
 
-.PHONY: run test check suite suite-pure wheel sdist installs conformance simulate mutate faults soak fuzz fuzz-fixed bench docs lock format clean
+.PHONY: run test check suite suite-pure wheel sdist installs conformance simulate mutate faults soak fuzz fuzz-fixed bench docs lock sbom format clean
 
 # The compiled build: nsqlookupd and nsqd in the foreground. FLAGS="--nsqd 3 -- --mem-queue-size=0" adds flags.
 run: $(RUN)/installed
@@ -107,18 +107,29 @@ format: $(VENV)/installed
 	$(VENV)/bin/ruff check --fix
 	$(VENV)/bin/ruff format
 
-# The newest versions that pyproject.toml allows, written to the lock files.
+# The newest versions that pyproject.toml allows, written to the lock files; requirements.lock with the hashes of every platform's files.
 lock:
 	rm -rf .venv-lock
 	$(PYTHON) -m venv .venv-lock
-	NSQKIT_PURE=1 .venv-lock/bin/python $(PIP) install .
-	.venv-lock/bin/python $(PIP) freeze --exclude nsqkit > requirements.lock
-	NSQKIT_PURE=1 .venv-lock/bin/python $(PIP) install '.[test]' 'setuptools>=77'
+	.venv-lock/bin/python $(PIP) install 'uv>=0.9'
+	.venv-lock/bin/uv pip compile --quiet --universal --python-version=3.11 --generate-hashes --no-header --no-annotate \
+		--upgrade --output-file=requirements.lock pyproject.toml
+	sed -n 's/^\([^ ;]*==[^ ;]*\).*/\1/p' requirements.lock > .venv-lock/versions
+	.venv-lock/bin/python $(PIP) uninstall --yes uv
+	NSQKIT_PURE=1 .venv-lock/bin/python $(PIP) install --constraint=.venv-lock/versions '.[test]' 'setuptools>=77'
 	.venv-lock/bin/python $(PIP) freeze --all --exclude nsqkit --exclude pip > requirements-dev.lock
 	rm -rf .venv-lock
 
+# What an installation consists of, as CycloneDX: dist/nsqkit.cdx.json. The tool, in an environment of its own, checks it against the schema.
+sbom: $(RUN)/installed
+	test -x .venv-sbom/bin/cyclonedx-py || \
+		{ $(PYTHON) -m venv .venv-sbom && .venv-sbom/bin/python $(PIP) install 'cyclonedx-bom==7.5.0'; }
+	@mkdir -p dist
+	.venv-sbom/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --validate \
+		--output-format JSON --output-file dist/nsqkit.cdx.json $(RUN)/bin/python
+
 clean:
-	rm -rf build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache $(VENV) $(PURE) $(RUN)
+	rm -rf build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache $(VENV) $(PURE) $(RUN) .venv-sbom
 
 # To run, nothing else is installed than what running needs. pip builds in an environment of its own, which goes.
 $(RUN)/installed: export PIP_CONSTRAINT = $(CURDIR)/requirements-dev.lock

@@ -35,7 +35,14 @@ KUBERNETES_VERSIONS = (
 MOST_EXPOSED = (
     15  # tenths: what a network service without files of others comes to; 10.0 is no hardening at all
 )
-FOREIGN_FLAGS = {"help", "now", "unix-socket"}  # the last two are of systemctl and curl
+FOREIGN_FLAGS = {
+    "require-hashes",
+    "only-binary",
+    "no-deps",
+    "help",
+    "now",
+    "unix-socket",
+}  # pip, systemctl, curl
 BENCH_FLAGS = {"nsqd-tcp-address", "nsqd-http-address"}
 
 OPTIONS: dict[str, type[Options]] = {**PROGRAMS, "nsqkit up": UpOptions}
