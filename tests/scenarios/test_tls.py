@@ -152,6 +152,36 @@ def test_a_certificate_is_replaced(launch, certificates, tmp_path):
         assert der(certificates.other_server) == web.getpeercert(True)
 
 
+def test_a_certificate_is_replaced_under_load(launch, certificates: Certificates, tmp_path: Path):
+    """Ten times, while consumers and publishers are at work: no connection ends, no message is lost."""
+    own = Pair(str(tmp_path / "own.pem"), str(tmp_path / "own.key"))
+    put(certificates.server, own)
+    nsqd = launch(f"--tls-cert={own.certificate}", f"--tls-key={own.key}", "--https-address=127.0.0.1:0")
+    context = certificates.trusting()
+    publishers = [secure(nsqd.connect(), context) for _ in range(4)]
+    consumer = secure(nsqd.connect(), context)
+    consumer.subscribe("orders", "ch", 2500)
+    bodies = [b"x" * 500] * 50
+
+    for turn in range(10):
+        put(certificates.other_server if turn % 2 == 0 else certificates.server, own)
+        nsqd.send_signal(signal.SIGHUP)
+        for publisher in publishers:
+            publisher.publish_many("orders", bodies)
+        consumer.messages(len(publishers) * len(bodies))
+        newcomer = secure(nsqd.connect(), context)
+        newcomer.publish_many("orders", bodies)
+        consumer.messages(len(bodies))
+        publishers.append(newcomer)
+
+    nsqd.wait_for("is loaded anew")
+    assert "ERROR" not in nsqd.log()
+    for publisher in publishers:
+        publisher.publish("orders", b"still here")
+    consumer.messages(len(publishers))
+    consumer.sync()
+
+
 def put(source: Pair, target: Pair) -> None:
     """The files of one pair over those of another."""
     for one, other in zip(source, target, strict=True):
