@@ -113,4 +113,5 @@ def configure(chance: Random) -> dict[str, Any]:
         "sector": pick(16, 64, 512, 4096),
         "high_water": pick(30, 100, 1000, 100_000),
         "layers": pick(0, 0, 0, 1, 2),
+        "opens_later": pick(1, 1, 1, 0),
     }

@@ -56,6 +56,9 @@ class World:
         self.clients: list[Client] = []
         self.numbers = 0
         self.layers = config.get("layers", 0)  # each client, or the second one, …, has a layer; 0: nobody
+        self.opens_later = config.get(
+            "opens_later", 0
+        )  # a thread makes the logs of new topics, or the loop does
         self.bodies = 0
         self.slow = 0  # jobs that will take long
         self.held = False  # the loop waits for the next step
@@ -156,6 +159,7 @@ class World:
         assert self.process is not None
         self.model.trouble(self.loop.now, over=True)
         topics = self.process.broker.topics
+        self.process.storage.opens_later = bool(self.opens_later)
         self.counts["torn end cut off"] += int(self.process.storage.shared.torn_count)
         self._tally()
         self.model.found(
