@@ -51,8 +51,8 @@ class Process(Nsqd):
         return count
 
     def opening(self) -> set[str]:
-        """Topics that something was published to, and whose logs are not open yet."""
-        return {name for name, topic in self.broker.topics.items() if topic.opening}
+        """Topics whose logs are not open yet: what is published to them waits."""
+        return {name for name, topic in self.broker.topics.items() if not topic.opened}
 
     def there(self) -> dict[str, dict[str, bool]]:
         """Its topics and channels, and whether these are paused."""
