@@ -2,7 +2,7 @@
 
 import pytest
 
-from nsqkit.nsqd.core.session import MAX_REPLIES
+from nsqkit.nsqd.core.session import MAX_REPLIES, MAX_WAITING
 from nsqkit.wire.frames import ERROR, RESPONSE
 from tests.nsqd.core.sent import mpub, pub
 
@@ -133,3 +133,21 @@ def test_publishes_to_several_topics(node):
     client.send(pub(b"a", b"1") + pub(b"b", b"2") + b"SUB a c\n" + pub(b"a", b"3") + b"FIN %s\n" % ID)
 
     assert [OK, OK, OK, OK, NOT_IN_FLIGHT] == client.replies()
+
+
+@pytest.mark.parametrize("flavour", ["fsync"], indirect=True)
+def test_what_waits_is_limited_in_bytes(node):
+    """With 16 MiB that wait for the disk the client is not read on until half of it is kept."""
+    node.syncing = False
+    client = node.client()
+    body = bytes(MAX_WAITING // 16)
+
+    for _ in range(15):
+        client.send(pub(b"t", body))
+    assert not client.outlet.held
+    client.send(pub(b"t", body))
+    assert client.outlet.held
+    node.sync()
+
+    assert not client.outlet.held
+    assert [OK] * 16 == client.replies()

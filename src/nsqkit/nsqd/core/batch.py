@@ -134,6 +134,7 @@ class Receipt:
         self.command = command
         self.topic = topic
         self.count = count  # messages published
+        self.size: i64 = 0 if batch is None else len(batch.data)
 
 
 def behind(data: bytes, offset: i64, count: i64) -> i64:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 MAGIC: Final = b"  V2"
 BAD_PROTOCOL: Final = b"\x00\x00\x00\x12\x00\x00\x00\x01E_BAD_PROTOCOL"
 MAX_REPLIES: Final = 10_000  # replies waiting for a commit, above which nothing more is read from the client
+MAX_WAITING: Final = 1 << 24  # bytes published that wait for a commit, likewise
 KEPT_OUTPUT: Final = 65536  # bytes up to which an output buffer is used again
 
 SHARE: Final = 256  # steps that are executed at once, two for a command with a body; then others have a turn
@@ -120,6 +121,7 @@ class Session(Publisher):
         self._patience: Patience | None = None
         self._reader = CommandReader()
         self._replies: deque[Receipt] = deque()
+        self._waiting: i64 = 0  # bytes of what these were published with
         self._command: commands.Command | None = None  # the one whose body is awaited
         self._params: list[bytes] = []
         self._wait_for_client()
@@ -335,7 +337,8 @@ class Session(Publisher):
 
     def _hold_back(self, receipt: Receipt) -> None:
         self._replies.append(receipt)
-        if len(self._replies) > MAX_REPLIES:
+        self._waiting += receipt.size
+        if len(self._replies) > MAX_REPLIES or self._waiting > MAX_WAITING:
             self._full = True
             self._hold()
 
@@ -354,6 +357,7 @@ class Session(Publisher):
             if awaited is not None and awaited.state == PENDING:
                 break
             replies.popleft()
+            self._waiting -= receipt.size
             if awaited is not None and awaited.state == FAILED:
                 payload = PublishFailed(receipt.command, awaited.cause).frame_payload()
                 self.broker.events.client_failed(self.address, payload)
@@ -370,7 +374,7 @@ class Session(Publisher):
         self.has_output()
         if self.phase == UPGRADING and not replies:
             self._upgrade()
-        if self._full and len(replies) <= MAX_REPLIES // 2:
+        if self._full and len(replies) <= MAX_REPLIES // 2 and self._waiting <= MAX_WAITING // 2:
             self._full = False
             self._hold()
 
