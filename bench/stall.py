@@ -209,7 +209,7 @@ async def _timed(count: int, act: Callable[[int], Awaitable[object]]) -> str:
 
 async def stats(target: Target, arguments: argparse.Namespace) -> str:
     """/stats of all topics, again and again"""
-    for _ in range(5):
+    for _ in range(25):
         await http(target, "GET", "/stats?format=json")
     return f"{arguments.topics:,} topics"
 
@@ -252,7 +252,7 @@ async def _defer(target: Target, count: int, delay_ms: int) -> None:
 async def lines(target: Target, arguments: argparse.Namespace) -> str:
     """POST /mpub of many lines"""
     count = arguments.count * 5
-    for _ in range(3):
+    for _ in range(15):
         await http(target, "POST", "/mpub?topic=lines", b"1234\n" * count)
     return f"{count:,} lines"
 
