@@ -66,6 +66,12 @@ class Timer:
         self.cancelled = True
 
 
+@pytest.fixture(autouse=True)
+def unfrozen():
+    """Nothing is frozen before, whatever other tests left: nsqlookupd's registrations freeze as they grow."""
+    gc.unfreeze()
+
+
 class Cycle:
     """It refers to itself, so only the collector frees it."""
 

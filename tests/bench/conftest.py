@@ -112,7 +112,8 @@ class FakeNsqd:
                 body = await reader.readexactly(size)
                 if self.refuse and command != "IDENTIFY" and params[0].startswith(self.refuse):
                     writer.write(frame(1, b"E_PUB_FAILED PUB failed disk full"))
-                    await writer.drain()
+                    writer.write_eof()
+                    await reader.read(-1)  # as a real one does: closing at once might take back the error
                     return
                 if self.silent and command != "IDENTIFY" and params[0].startswith(self.silent):
                     self.asked.set()
