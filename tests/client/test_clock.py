@@ -37,16 +37,17 @@ def test_sleeping_ends_when_the_clock_says_so():
         def __init__(self, loop):
             super().__init__(loop)
             self.callbacks = []
+            self.asked = asyncio.Event()
 
-        def call_at(self, when, callback):
+        def call_at(self, when, callback):  # noqa: ARG002 - the clock's interface
             self.callbacks.append(callback)
+            self.asked.set()
             return asyncio.get_running_loop().call_later(1000, lambda: None)
 
     async def run():
         clock = ByHand(asyncio.get_running_loop())
         sleeper = asyncio.create_task(clock.sleep(60))
-        while not clock.callbacks:
-            await asyncio.sleep(0)
+        await clock.asked.wait()
 
         clock.callbacks[0]()
         clock.callbacks[0]()
