@@ -26,6 +26,8 @@ DATA_PLANE = [
     "src/nsqkit/nsqd/backlog.py",
     "src/nsqkit/nsqd/connection.py",
     "src/nsqkit/nsqd/turns.py",
+    "src/nsqkit/client/link.py",
+    "src/nsqkit/client/message.py",
 ]
 """What is compiled, as one group: calls between these modules are C calls."""
 

@@ -4,9 +4,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from docs.generate.http import http_page
-from docs.generate.options import options_page
+from docs.generate.options import client_options_page, options_page
 
-PAGES: Mapping[str, Callable[[], str]] = {"options.md": options_page, "http.md": http_page}
+PAGES: Mapping[str, Callable[[], str]] = {
+    "options.md": options_page,
+    "client-options.md": client_options_page,
+    "http.md": http_page,
+}
 """Name of each generated page, and the function that writes it."""
 
 

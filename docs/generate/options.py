@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
+from nsqkit.client.options import ConnectionOptions, ConsumerOptions, ProducerOptions
 from nsqkit.nsqd.options import NsqdOptions
 from nsqkit.nsqlookupd.options import NsqlookupdOptions
 from nsqkit.options import Option, Options, Words, declared
@@ -32,6 +33,43 @@ def options_page() -> str:
         if options.ignored_flags:
             lines += ["", "### Accepted, without effect", ""]
             lines += [f"- `--{ignored.flag}`: {ignored.help}" for ignored in options.ignored_flags]
+    return "\n".join(lines) + "\n"
+
+
+def client_options_page() -> str:
+    """Every option of the client, with type, default and meaning."""
+    lines = [
+        "# Options of the client",
+        "",
+        "<!-- Written by `make docs` from the declarations in the code. -->",
+        "",
+        "Keyword arguments of `Producer`, `Consumer`, `SyncProducer` and `SyncConsumer`, or of `ProducerOptions`",
+        "and `ConsumerOptions` for several of them. Times are seconds, text like `1m30s`, or a `timedelta`. Names,",
+        "defaults and limits are those of NSQ's own client where it has the option.",
+    ]
+    common = {one.name for one in declared(ConnectionOptions)}
+    for title, options in (
+        ("Both", ConnectionOptions),
+        ("Producer", ProducerOptions),
+        ("Consumer", ConsumerOptions),
+    ):
+        lines += ["", f"## {title}"]
+        group = ""
+        for one in declared(options):
+            if options is not ConnectionOptions and one.name in common and one.name != "max_msg_size":
+                continue
+            if options is ConsumerOptions and one.name == "max_msg_size":
+                continue
+            if one.group != group:
+                group = one.group
+                lines += [
+                    "",
+                    f"### {group}",
+                    "",
+                    "| Option | Type | Default | Meaning |",
+                    "|---|---|---|---|",
+                ]
+            lines.append(f"| `{one.name}` | {one.kind.name} | {_default(one)} | {_meaning(one)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -1,5 +1,13 @@
 """NSQ in Python. Importing this package loads nothing; what it offers is loaded when it is asked for.
 
+async with Producer("127.0.0.1:4150") as producer:
+    await producer.publish("orders", b"one book")
+
+async with Consumer("orders", "billing", nsqd="127.0.0.1:4150", max_in_flight=50) as consumer:
+    async for message in consumer:
+        async with message:
+            print(message.body)
+
 async with Nsqd(NsqdOptions(data_path=path, tcp_address="127.0.0.1:0")) as nsqd:
     await nsqd.publish("orders", b"one book", delay=1.5)
     await nsqd.wait()
@@ -11,7 +19,26 @@ from typing import TYPE_CHECKING
 from nsqkit.version import VERSION
 
 if TYPE_CHECKING:
-    from nsqkit.errors import NsqkitError, OptionError, PublishError, StartError
+    from nsqkit.client.consumer import Consumer
+    from nsqkit.client.message import Message
+    from nsqkit.client.options import ConsumerOptions, ProducerOptions
+    from nsqkit.client.producer import Producer
+    from nsqkit.client.state import ConsumerState
+    from nsqkit.errors import (
+        AlreadyAnswered,
+        AuthFailed,
+        ConnectionFailed,
+        ConsumerFailed,
+        HandshakeFailed,
+        NotSent,
+        NsqkitError,
+        OptionError,
+        OutcomeUnknown,
+        PublishError,
+        Refused,
+        RequeueMessage,
+        StartError,
+    )
     from nsqkit.log import Level, Log
     from nsqkit.logger import LoggerLog
     from nsqkit.nsqd.daemon import Nsqd
@@ -19,29 +46,59 @@ if TYPE_CHECKING:
     from nsqkit.nsqd.options import NsqdOptions
 
 __all__ = [
+    "AlreadyAnswered",
+    "AuthFailed",
+    "ConnectionFailed",
+    "Consumer",
+    "ConsumerFailed",
+    "ConsumerOptions",
+    "ConsumerState",
     "Durability",
+    "HandshakeFailed",
     "Level",
     "Log",
     "LoggerLog",
+    "Message",
+    "NotSent",
     "Nsqd",
     "NsqdOptions",
     "NsqkitError",
     "OptionError",
+    "OutcomeUnknown",
+    "Producer",
+    "ProducerOptions",
     "PublishError",
+    "Refused",
+    "RequeueMessage",
     "StartError",
 ]
 __version__ = VERSION
 
 _HOMES = {
+    "AlreadyAnswered": "nsqkit.errors",
+    "AuthFailed": "nsqkit.errors",
+    "ConnectionFailed": "nsqkit.errors",
+    "Consumer": "nsqkit.client.consumer",
+    "ConsumerFailed": "nsqkit.errors",
+    "ConsumerOptions": "nsqkit.client.options",
+    "ConsumerState": "nsqkit.client.state",
     "Durability": "nsqkit.nsqd.durability",
+    "HandshakeFailed": "nsqkit.errors",
     "Level": "nsqkit.log",
     "Log": "nsqkit.log",
     "LoggerLog": "nsqkit.logger",
+    "Message": "nsqkit.client.message",
+    "NotSent": "nsqkit.errors",
     "Nsqd": "nsqkit.nsqd.daemon",
     "NsqdOptions": "nsqkit.nsqd.options",
     "NsqkitError": "nsqkit.errors",
     "OptionError": "nsqkit.errors",
+    "OutcomeUnknown": "nsqkit.errors",
+    "Producer": "nsqkit.client.producer",
+    "ProducerOptions": "nsqkit.client.options",
     "PublishError": "nsqkit.errors",
+    "Refused": "nsqkit.errors",
+    "RequeueMessage": "nsqkit.errors",
     "StartError": "nsqkit.errors",
 }
 """Where each name is defined: mypy reads the imports above, Python these."""

@@ -16,6 +16,7 @@ NsqkitError
 │   └── AuthFailed        AUTH is needed, or was refused
 ├── AlreadyAnswered       a message was finished or given back before
 ├── ConsumerFailed        a consumer has given up; the text says why
+├── RequeueMessage        what a handler raises to give a message back
 └── OptionError           an option's value makes no sense; exit 2
     ├── ConfigFileError   the config file cannot be read or holds a bad value; exit 2
     ├── NotLive           an option can't be changed while the daemon runs
@@ -115,3 +116,16 @@ class NotLive(OptionError):
 
 class FlagError(OptionError):
     """A flag is unknown, malformed, or belongs to a feature that this version does not have."""
+
+
+class RequeueMessage(NsqkitError):
+    """Raised by who handles a message, to give it back: `raise RequeueMessage(delay=30)`.
+
+    `delay` is in seconds, or text like "1m30s"; None is the consumer's default, which grows with the attempts. With
+    `backoff=False` the consumer goes on with other messages without a break.
+    """
+
+    def __init__(self, delay: float | str | None = None, *, backoff: bool = True) -> None:
+        super().__init__(delay)
+        self.delay = delay
+        self.backoff = backoff

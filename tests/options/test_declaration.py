@@ -178,4 +178,4 @@ def test_what_differs():
 def test_default_without_a_kind_is_a_mistake_of_the_programmer():
     """A kind that cannot be seen from the default must be declared."""
     with pytest.raises(TypeError, match="say kind="):
-        option(1.5, "a float")
+        option(b"", "bytes")

@@ -1,6 +1,6 @@
 """One request to one node: `http://node/path?params`, what limits it, and its failures in words.
 
-A node is `host:port`, or the path of a unix socket.
+A node is `host:port`, the path of a unix socket, or a URL, whose path, if it has one, is asked instead.
 
 A node that answers 403 and names an `https_port` is asked again there: so one gets at an nsqd that requires TLS.
 Redirects are not followed, the environment's proxies are not used, and cookies are not kept. Each request has a
@@ -73,8 +73,13 @@ class Requester:
             url = URL.build(scheme="http", host="localhost", path=path, query=params)
             async with self._open(aiohttp.UnixConnector(node, force_close=True)) as session:
                 return _good(await self._attempt(session, method, url, MAX_ANSWER_SIZE))
-        host, port = split_address(node)
-        url = URL.build(scheme="http", host=host, port=port, path=path, query=params)
+        if node.startswith(("http://", "https://")):
+            base = URL(node)
+            own_path = base.path not in ("", "/")
+            url = (base if own_path else base.with_path(path)).update_query(base.query).update_query(params)
+        else:
+            host, port = split_address(node)
+            url = URL.build(scheme="http", host=host, port=port, path=path, query=params)
         return await self.fetch(method, url, MAX_ANSWER_SIZE)
 
     async def fetch(self, method: str, url: URL, limit: int, document: bytes | None = None) -> bytes:

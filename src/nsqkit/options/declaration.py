@@ -39,19 +39,20 @@ class Option:
     ignored: bool = False  # accepted and reported, but nothing is left to tune
     later: str = ""  # the feature it belongs to, while this version has not got it
     group: str = ""  # heading in --help and docs, for this option and those below
+    title: str = ""  # what errors call it
 
     def convert(self, value: object) -> Any:
         """Take a value given in Python, check its type, its limits, and that its feature exists."""
         try:
             converted = self.kind.accept(value)
         except ValueError as reason:
-            raise OptionError(f"invalid value {value!r} for --{self.flag}: {reason}") from None
+            raise OptionError(f"invalid value {value!r} for {self.title}: {reason}") from None
         if self.later and converted != self.default():
             raise FlagError(
                 f"--{self.flag} is not available in this version: {self.later} comes with a later one"
             )
         if self.within is not None and not self._is_within(converted, *self.within):
-            raise OptionError(self.error or f"--{self.flag} must be {self.limits()}")
+            raise OptionError(self.error or f"{self.title} must be {self.limits()}")
         return converted
 
     def limits(self) -> str:
@@ -95,6 +96,9 @@ class Options:
     """Options of one daemon. Raises OptionError if a value makes no sense."""
 
     ignored_flags: ClassVar[tuple[IgnoredFlag, ...]] = ()
+    has_flags: ClassVar[bool] = (
+        True  # False: options of a library, which errors call by their names in Python
+    )
 
     def __post_init__(self) -> None:
         """Convert and check each value, then all of them together."""
@@ -148,7 +152,8 @@ def declared(options: type[Options]) -> tuple[Option, ...]:
             replace(
                 declaration,
                 name=one.name,
-                flag=declaration.flag or one.name.replace("_", "-"),
+                flag=(flag := declaration.flag or one.name.replace("_", "-")),
+                title=f"--{flag}" if options.has_flags else one.name,
                 key=declaration.key or one.name,
                 group=group,
             )

@@ -2,6 +2,7 @@
 
 import math
 import re
+from datetime import timedelta
 from typing import TYPE_CHECKING, Self
 
 MICROSECOND = 1_000
@@ -54,7 +55,7 @@ class Duration(int):
 
     @classmethod
     def of(cls, value: object) -> Self:
-        """Take what a caller in Python may write: a Duration, text, or a number of seconds.
+        """Take what a caller in Python may write: a Duration, text, a number of seconds, or a timedelta.
 
         Raises ValueError for other types, for text that is not a duration and for numbers that are not finite.
         """
@@ -64,6 +65,8 @@ class Duration(int):
             return cls(value)
         if isinstance(value, str):
             return cls.parse(value)
+        if isinstance(value, timedelta):
+            value = value / timedelta(microseconds=1) / 1e6
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise ValueError("not a duration: give text like 1m30s, or seconds")
         nanoseconds = round(value * SECOND)
@@ -111,7 +114,7 @@ if TYPE_CHECKING:
 
         def __get__(self, owner: object, kind: type | None = None) -> Duration: ...
 
-        def __set__(self, owner: object, value: Duration | str | float) -> None: ...
+        def __set__(self, owner: object, value: Duration | str | float | timedelta) -> None: ...
 
 else:
     DurationOption = Duration

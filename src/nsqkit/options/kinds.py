@@ -4,6 +4,7 @@ A kind raises ValueError with the reason; the caller adds the name of the flag o
 """
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -101,6 +102,27 @@ class _Int(Kind[int]):
 
     def report(self, value: int) -> Json:
         return value
+
+
+class _Float(Kind[float]):
+    name = "float"
+
+    def parse(self, text: str) -> float:
+        try:
+            return self.accept(float(text))
+        except ValueError:
+            raise ValueError("not a number") from None
+
+    def accept(self, value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError("not a number")
+        return float(value)
+
+    def report(self, value: float) -> Json:
+        return value
+
+    def show(self, value: float) -> str:
+        return f"{value:g}"
 
 
 class _Duration(Kind[Duration]):
@@ -283,6 +305,7 @@ else:
 
 BOOL = _Bool()
 INT = _Int()
+FLOAT = _Float()
 DURATION = _Duration()
 STRING = _String()
 PATH = PathKind()
@@ -299,6 +322,8 @@ def kind_of(default: object) -> Kind[Any]:
             return DURATION
         case int():
             return INT
+        case float():
+            return FLOAT
         case str():
             return STRING
         case tuple():

@@ -1,0 +1,482 @@
+"""Consuming: who gets how many, what becomes of messages, and that nothing waits in silence."""
+
+import asyncio
+
+import pytest
+
+from nsqkit.client.consumer import TURN, Consumer
+from nsqkit.client.message import Message
+from nsqkit.client.state import ConsumerState
+from nsqkit.errors import AuthFailed, ConnectionFailed, ConsumerFailed, OptionError
+from tests.client.places import running, settle
+from tests.client.wires import CLOSE_WAIT, error, message_frame
+
+A, B, C = "a:4150", "b:4150", "c:4150"
+State = ConsumerState
+
+
+def consuming(test):
+    """The test gets clock, nsqds and `make`, which makes a consumer."""
+    return running(Consumer)(test)
+
+
+def made(make, *nsqd, **more):
+    """A consumer of these nsqds."""
+    return make("orders", "billing", nsqd=nsqd or (A,), **more)
+
+
+def numbers(*messages):
+    """Their ids as numbers."""
+    return [int(message.id, 16) for message in messages]
+
+
+def assert_state(consumer, state):
+    """It is in this state; a function, as mypy takes it that a state never changes."""
+    assert state is consumer.state
+
+
+async def stopped(consumer, nsqds, *answering):
+    """Stop it, while these nsqds answer CLS."""
+    stop = asyncio.ensure_future(consumer.stop(timeout=0))
+    await settle()
+    for nsqd in answering:
+        nsqds[nsqd].send(CLOSE_WAIT)
+    await stop
+
+
+@consuming
+async def test_iteration_gives_what_came(clock, nsqds, make):
+    """It waits when there is nothing, and ends when the consumer is stopped."""
+    consumer = made(make, max_in_flight=5)
+    got = []
+
+    async def consume():
+        async with consumer:
+            async for message in consumer:
+                async with message:
+                    got.append(message)
+
+    task = asyncio.ensure_future(consume())
+    await settle()
+    assert [b"RDY 5"] == nsqds[A].sent()
+    nsqds[A].send(message_frame(1), message_frame(2))
+    await settle()
+    nsqds[A].send(message_frame(3))
+    await settle()
+    assert [1, 2, 3] == numbers(*got)
+    assert [b"FIN %016x" % n for n in (1, 2, 3)] == nsqds[A].sent()
+
+    await stopped(consumer, nsqds, A)
+    await task
+    assert_state(consumer, State.STOPPED)
+    assert (3, 3) == (consumer.stats().received, consumer.stats().finished)
+
+
+@consuming
+async def test_others_have_the_loop_while_many_are_handed_out(clock, nsqds, make):
+    """A body that never waits does not hold it for long."""
+    async with made(make, max_in_flight=TURN * 4) as consumer:
+        await settle()
+        nsqds[A].send(*(message_frame(n) for n in range(TURN * 3)))
+        passes = 0
+
+        async def count():
+            nonlocal passes
+            while True:
+                passes += 1
+                await asyncio.sleep(0)
+
+        counting = asyncio.ensure_future(count())
+        taken = 0
+        async for message in consumer:
+            message.finish()
+            taken += 1
+            if taken == TURN * 3:
+                break
+        counting.cancel()
+        assert passes >= 2
+        nsqds[A].send(CLOSE_WAIT)
+
+
+@consuming
+async def test_nothing_there_is_none(clock, nsqds, make):
+    """Not an exception; and what comes in time is given."""
+    async with made(make) as consumer:
+        assert await consumer.get(timeout=0) is None
+        await settle()
+        waiting = asyncio.ensure_future(consumer.get())
+        await settle()
+        nsqds[A].send(message_frame(7))
+        assert [7] == numbers(await waiting)
+        nsqds[A].send(CLOSE_WAIT)
+        await stopped(consumer, nsqds)
+        assert await consumer.get() is None
+
+
+def test_a_consumer_that_makes_no_sense_is_refused():
+    """The error names what is wrong."""
+    for arguments, words in (
+        ({"nsqd": A, "topic": "no good"}, "topic"),
+        ({"nsqd": A, "channel": ""}, "channel"),
+        ({}, "where to consume"),
+        ({"nsqd": "nowhere"}, "nowhere"),
+        ({"nsqd": A, "concurrency": 2}, "handler"),
+        ({"nsqd": A, "handler": print, "concurrency": 0}, "concurrency"),
+        ({"nsqd": A, "max_in_flight": -1}, "max_in_flight"),
+    ):
+        with pytest.raises(OptionError, match=words):
+            Consumer(**({"topic": "t", "channel": "c"} | arguments))
+
+
+@consuming
+async def test_a_consumer_that_was_not_started_says_so(clock, nsqds, make):
+    """Instead of waiting for good."""
+    consumer = made(make)
+    with pytest.raises(OptionError, match="not started"):
+        await consumer.get()
+    await consumer.stop()
+    assert_state(consumer, State.STOPPED)
+
+
+@consuming
+async def test_max_in_flight_is_shared(clock, nsqds, make):
+    """Among all connections, and anew when one comes or goes."""
+    async with made(make, A, B, max_in_flight=5) as consumer:
+        await settle()
+        ready = {stats.nsqd: stats.ready for stats in consumer.stats().connections}
+        assert [2, 3] == sorted(ready.values())
+        nsqds[A].die()
+        await settle()
+        assert [(B, 5)] == [(stats.nsqd, stats.ready) for stats in consumer.stats().connections]
+        nsqds[B].send(CLOSE_WAIT)
+
+
+@consuming
+async def test_a_lost_connection_is_made_again(clock, nsqds, make):
+    """Iteration waits meanwhile, and the state says why."""
+    states: list[ConsumerState] = []
+    async with made(make, on_state=states.append) as consumer:
+        waiting = asyncio.ensure_future(anext(consumer))
+        await settle()
+        nsqds[A].die()
+        await clock.advance(10)
+        assert_state(consumer, State.CONNECTING)
+        nsqds[A].error = None
+        await clock.advance(10)
+        assert_state(consumer, State.CONSUMING)
+        assert [b"RDY 1"] == nsqds[A].sent()
+        nsqds[A].send(message_frame(4))
+        assert [4] == numbers(await waiting)
+        assert [State.CONNECTING, State.CONSUMING, State.CONNECTING, State.CONSUMING] == states
+        nsqds[A].send(CLOSE_WAIT)
+
+
+@consuming
+async def test_it_gives_up_when_it_is_told_to(clock, nsqds, make):
+    """Iteration, get and run raise, and say why there is no connection."""
+    nsqds[A].error = ConnectionFailed(A, "cannot connect: connection refused")
+    async with made(make, give_up_after=60) as consumer:
+        waiting = asyncio.ensure_future(anext(consumer))
+        await clock.advance(59)
+        assert not waiting.done()
+        await clock.advance(2)
+        with pytest.raises(ConsumerFailed, match="for 1m0s .give_up_after.: .*connection refused"):
+            await waiting
+        with pytest.raises(ConsumerFailed):
+            await consumer.get()
+        with pytest.raises(ConsumerFailed):
+            await consumer.run()
+    assert_state(consumer, State.FAILED)
+
+
+@consuming
+async def test_time_without_a_connection_counts_anew_each_time(clock, nsqds, make):
+    """A connection in between is a success."""
+    async with made(make, give_up_after=60, reconnect_max=5) as consumer:
+        for _ in range(3):
+            await settle()
+            nsqds[A].die()
+            await clock.advance(50)
+            nsqds[A].error = None
+            await clock.advance(60)
+            assert_state(consumer, State.CONSUMING)
+        nsqds[A].send(CLOSE_WAIT)
+
+
+@consuming
+async def test_refusals_for_good_end_it_at_once(clock, nsqds, make):
+    """When every nsqd refuses, and there is no nsqlookupd that may know another."""
+    nsqds[A].error = AuthFailed(A, "it wants AUTH: set auth_secret")
+    nsqds[B].error = AuthFailed(B, "it wants AUTH: set auth_secret")
+    async with made(make, A, B) as consumer:
+        with pytest.raises(ConsumerFailed, match="set auth_secret.*set auth_secret"):
+            await consumer.get()
+    nsqds[B].error = ConnectionFailed(B, "no")
+    async with made(make, A, B) as consumer:
+        await settle()
+        assert_state(consumer, State.CONNECTING)
+
+
+@consuming
+async def test_max_in_flight_can_be_changed(clock, nsqds, make):
+    """0 pauses."""
+    async with made(make, max_in_flight=3) as consumer:
+        await settle()
+        consumer.max_in_flight = 7
+        consumer.pause()
+        assert_state(consumer, State.PAUSED)
+        consumer.unpause()
+        assert [b"RDY 3", b"RDY 7", b"RDY 0", b"RDY 7"] == nsqds[A].sent()
+        assert_state(consumer, State.CONSUMING)
+        with pytest.raises(OptionError):
+            consumer.max_in_flight = -1
+        nsqds[A].send(CLOSE_WAIT)
+
+
+@consuming
+async def test_a_failure_backs_off(clock, nsqds, make):
+    """No messages for 2 s, then one; if that is finished all is as before."""
+    async with made(make, max_in_flight=5) as consumer:
+        await settle()
+        nsqds[A].send(message_frame(1), message_frame(2))
+        one, two = await consumer.get(), await consumer.get()
+        one.requeue()
+        two.finish()  # a late success tells nothing
+        assert_state(consumer, State.BACKOFF)
+        assert 1 == consumer.stats().backoff_level
+        await clock.advance(2)
+        nsqds[A].send(message_frame(3))
+        (await consumer.get()).finish()
+        assert_state(consumer, State.CONSUMING)
+        assert [
+            b"RDY 5", b"REQ %016x 90000" % 1, b"RDY 0", b"FIN %016x" % 2, b"RDY 1", b"FIN %016x" % 3, b"RDY 5",
+        ] == nsqds[A].sent()  # fmt: skip
+        nsqds[A].send(CLOSE_WAIT)
+
+
+@consuming
+async def test_a_handler_gets_messages(clock, nsqds, make):
+    """What returns is finished; what raises comes again, and is logged; `run` ends with the stop."""
+    seen = []
+
+    async def handler(message):
+        seen.append(int(message.id, 16))
+        if len(seen) == 2:
+            raise RuntimeError("no")
+
+    consumer = made(make, handler=handler, concurrency=3)
+    task = asyncio.ensure_future(consumer.run())
+    await settle()
+    nsqds[A].send(*(message_frame(n) for n in (1, 2, 3)))
+    await settle()
+
+    assert [1, 2, 3] == seen
+    assert [b"RDY 3", b"FIN %016x" % 1, b"REQ %016x 90000" % 2, b"RDY 0", b"FIN %016x" % 3] == nsqds[A].sent()
+    await stopped(consumer, nsqds, A)
+    await task
+    with pytest.raises(OptionError, match="go to the handler"):
+        aiter(consumer)
+
+
+@consuming
+async def test_a_plain_function_runs_in_a_thread(clock, nsqds, make):
+    """And several at a time."""
+    from threading import Barrier, current_thread
+
+    together = Barrier(2, timeout=10)
+    names = []
+
+    def handler(_):
+        together.wait()
+        names.append(current_thread().name)
+
+    consumer = made(make, handler=handler, concurrency=2)
+    await consumer.start()
+    await settle()
+    nsqds[A].send(message_frame(1), message_frame(2))
+    while consumer.stats().finished < 2:  # noqa: ASYNC110 - a thread is what it waits for
+        await asyncio.sleep(0.001)
+    assert all(name.startswith("nsqkit-handler") for name in names)
+    await stopped(consumer, nsqds, A)
+
+
+@consuming
+async def test_a_message_is_given_up_after_max_attempts(clock, nsqds, make):
+    """The handler never sees it, the hook does; without a hook a line says so."""
+    seen: list[int] = []
+    given_up: list[Message] = []
+    consumer = made(
+        make,
+        handler=lambda message: seen.append(message.attempts),
+        max_attempts=2,
+        on_giving_up=given_up.append,
+    )
+    await consumer.start()
+    await settle()
+    nsqds[A].send(message_frame(1, attempts=3))
+    await settle()
+    assert ([], [1]) == (seen, numbers(*given_up))
+    assert [b"RDY 1", b"FIN %016x" % 1] == nsqds[A].sent()
+    assert 1 == consumer.stats().given_up
+    await stopped(consumer, nsqds, A)
+
+
+@consuming
+async def test_a_hook_that_fails_gives_the_message_back(clock, nsqds, make):
+    """It is not lost because of that."""
+
+    async def hook(_):
+        raise RuntimeError("no")
+
+    async with made(make, max_attempts=2, on_giving_up=hook) as consumer:
+        await settle()
+        nsqds[A].send(message_frame(1, attempts=3), message_frame(2))
+        assert [2] == numbers(await consumer.get())
+        assert [b"RDY 1", b"REQ %016x 270000" % 1] == nsqds[A].sent()[:2]
+        nsqds[A].send(CLOSE_WAIT)
+
+
+@consuming
+async def test_iteration_counts_no_attempts_unless_asked(clock, nsqds, make):
+    """Who answers by hand decides by hand."""
+    async with made(make) as consumer:
+        await settle()
+        nsqds[A].send(message_frame(1, attempts=99))
+        assert [1] == numbers(await consumer.get())
+        nsqds[A].send(CLOSE_WAIT)
+    async with made(make, B, max_attempts=5) as consumer:
+        await settle()
+        nsqds[B].send(message_frame(1, attempts=99))
+        assert await consumer.get(timeout=0) is None
+        nsqds[B].send(CLOSE_WAIT)
+
+
+@consuming
+async def test_what_is_worked_on_is_touched(clock, nsqds, make):
+    """At half its time, again and again, up to max_processing_time."""
+    async with made(make, max_processing_time=100) as consumer:
+        await settle()
+        nsqds[A].send(message_frame(1))
+        async with await consumer.get() as message:
+            nsqds[A].sent()
+            await clock.advance(29)
+            assert [] == nsqds[A].sent()
+            await clock.advance(2)
+            assert [b"TOUCH %016x" % 1] == nsqds[A].sent()
+            nsqds[A].link.heard_at = clock.now()
+            await clock.advance(30)
+            assert [b"TOUCH %016x" % 1] == nsqds[A].sent()
+            assert not message.expired
+            nsqds[A].link.heard_at = clock.now() + 1000  # heartbeats came
+            await clock.advance(200)
+            assert [b"TOUCH %016x" % 1] == nsqds[A].sent()
+            assert message.expired
+        assert [b"FIN %016x" % 1] == nsqds[A].sent()
+        nsqds[A].send(CLOSE_WAIT)
+
+
+@consuming
+async def test_nothing_is_touched_if_that_is_off(clock, nsqds, make):
+    """`auto_touch=False`."""
+    async with made(make, auto_touch=False) as consumer:
+        await settle()
+        nsqds[A].send(message_frame(1))
+        async with await consumer.get():
+            nsqds[A].link.heard_at = clock.now() + 1000
+            nsqds[A].sent()
+            await clock.advance(50)
+            assert [] == nsqds[A].sent()
+        nsqds[A].send(CLOSE_WAIT)
+
+
+@consuming
+async def test_a_stop_loses_nothing(clock, nsqds, make):
+    """CLS goes out; what was not begun is given back, until CLOSE_WAIT comes; handlers end what they are at."""
+    go_on = asyncio.Event()
+
+    async def handler(_):
+        await go_on.wait()
+
+    consumer = made(make, handler=handler, concurrency=1, max_in_flight=3)
+    await consumer.start()
+    await settle()
+    nsqds[A].send(message_frame(1), message_frame(2))
+    await settle()
+    stop = asyncio.ensure_future(consumer.stop())
+    await settle()
+    assert_state(consumer, State.STOPPING)
+    nsqds[A].send(message_frame(3), CLOSE_WAIT)
+    await settle()
+    assert [b"RDY 3", b"CLS", b"REQ %016x 0" % 2, b"REQ %016x 0" % 3] == nsqds[A].sent()
+    assert not stop.done()
+    go_on.set()
+    await stop
+    assert b"FIN %016x\n" % 1 == nsqds[A].wire.take()
+    assert_state(consumer, State.STOPPED)
+
+
+@consuming
+async def test_a_second_stop_waits_no_longer(clock, nsqds, make):
+    """The handler is cancelled, and its message given back at once."""
+
+    async def handler(_):
+        await asyncio.Event().wait()
+
+    consumer = made(make, handler=handler)
+    await consumer.start()
+    await settle()
+    nsqds[A].send(message_frame(1))
+    await settle()
+    stops = [asyncio.ensure_future(consumer.stop()) for _ in range(2)]
+    await settle()
+    nsqds[A].send(CLOSE_WAIT)
+    await asyncio.gather(*stops)
+    assert nsqds[A].wire.take().endswith(b"REQ %016x 0\n" % 1)
+
+
+@consuming
+async def test_who_is_cancelled_loses_nothing(clock, nsqds, make):
+    """The message goes back at once, and `run` stops the consumer."""
+
+    async def handler(_):
+        await asyncio.Event().wait()
+
+    consumer = made(make, handler=handler, shutdown_timeout=0)
+    task = asyncio.ensure_future(consumer.run())
+    await settle()
+    nsqds[A].send(message_frame(1))
+    await settle()
+    task.cancel()
+    await settle()
+    nsqds[A].send(CLOSE_WAIT)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert_state(consumer, State.STOPPED)
+    assert nsqds[A].wire.take().endswith(b"REQ %016x 0\n" % 1)
+
+
+@consuming
+async def test_a_complaint_of_nsqd_ends_nothing(clock, nsqds, make):
+    """A message that was somebody else's already is only worth a line."""
+    async with made(make) as consumer:
+        await settle()
+        nsqds[A].send(error("E_FIN_FAILED FIN 0000000000000001 failed ID not in flight"), message_frame(2))
+        assert [2] == numbers(await consumer.get())
+        nsqds[A].send(CLOSE_WAIT)
+
+
+@consuming
+async def test_fewer_slots_than_connections_go_round(clock, nsqds, make):
+    """Each connection is served after a while, and no more than max_in_flight are ready at any time."""
+    served = set()
+    async with made(make, A, B, C, max_in_flight=1) as consumer:
+        for _ in range(60):
+            await clock.advance(5)
+            for nsqd in (A, B, C):
+                nsqds[nsqd].link.heard_at = clock.now() + 1000
+            ready = {stats.nsqd: stats.ready for stats in consumer.stats().connections}
+            assert sum(ready.values()) <= 1
+            served |= {nsqd for nsqd, count in ready.items() if count}
+        assert {A, B, C} == served
+        for nsqd in (A, B, C):
+            nsqds[nsqd].send(CLOSE_WAIT)
