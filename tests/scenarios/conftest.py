@@ -5,6 +5,7 @@ started again on the same port and path. `connect` gives a client that answers h
 """
 
 import http.client
+import os
 import re
 import signal
 import socket
@@ -21,6 +22,7 @@ import pytest
 
 from nsqkit.wire.frames import ERROR, HEARTBEAT, MESSAGE, RESPONSE, FrameReader
 
+ORIGINAL = os.environ.get("NSQ_GO_BIN", "")  # the directory with the programs of NSQ's own, if they are there
 WAIT_S = 20.0  # for what takes milliseconds, unless the machine is busy with other things
 SUBSCRIBE_RDY = 2500
 
@@ -244,6 +246,7 @@ class Daemon:
         self.directory = directory
         self.data_path = directory / "data"
         self.data_path.mkdir(parents=True)
+        self.program = program()
         self.flags = list(flags)
         self.address: tuple[str, int] | str = ("127.0.0.1", 0)
         self.http_address: tuple[str, int] | None = ("127.0.0.1", 0) if http else None
@@ -263,7 +266,7 @@ class Daemon:
         tcp = self.address if isinstance(self.address, str) else f"{self.address[0]}:{self.address[1]}"
         http = f"{self.http_address[0]}:{self.http_address[1]}" if self.http_address else ""
         fixed = [f"--tcp-address={tcp}", f"--http-address={http}", f"--data-path={self.data_path}"]
-        return [*program(), *fixed, *self.flags]
+        return [*self.program, *fixed, *self.flags]
 
     def spawn(self, **popen: Any) -> None:
         """Start the process, and do not wait."""
@@ -405,5 +408,22 @@ def launch(make_daemon: Callable[..., Daemon]) -> Callable[..., Daemon]:
 
     def start(*flags: str, http: bool = False) -> Daemon:
         return make_daemon(*flags, http=http).start()
+
+    return start
+
+
+@pytest.fixture(params=["nsqkit", "original"])
+def launch_either(
+    request: pytest.FixtureRequest, make_daemon: Callable[..., Daemon]
+) -> Callable[..., Daemon]:
+    """Starts an nsqd with an HTTP address, once this project's and once NSQ's own: `launch_either(*flags)`."""
+    if request.param == "original" and not ORIGINAL:
+        pytest.skip("NSQ_GO_BIN does not say where the programs of NSQ's own are")
+
+    def start(*flags: str) -> Daemon:
+        daemon = make_daemon("--https-address=127.0.0.1:0", *flags, http=True)
+        if request.param == "original":
+            daemon.program = [f"{ORIGINAL}/nsqd"]
+        return daemon.start()
 
     return start
