@@ -209,8 +209,9 @@ async def test_refusals_for_good_end_it_at_once(clock, nsqds, make):
     nsqds[A].error = AuthFailed(A, "it wants AUTH: set auth_secret")
     nsqds[B].error = AuthFailed(B, "it wants AUTH: set auth_secret")
     async with made(make, A, B) as consumer:
-        with pytest.raises(ConsumerFailed, match="set auth_secret.*set auth_secret"):
+        with pytest.raises(ConsumerFailed, match="set auth_secret.*set auth_secret") as failed:
             await consumer.get()
+        assert nsqds[A].error is failed.value.__cause__
     nsqds[B].error = ConnectionFailed(B, "no")
     async with made(make, A, B) as consumer:
         await settle()

@@ -401,8 +401,9 @@ class Consumer:
             except Exception:  # noqa: BLE001 - the same
                 self._log.exception("%s: on_state failed", self._name)
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, reason: str, cause: Exception | None = None) -> None:
         self.error = ConsumerFailed(f"consumer {self._name} has given up: {reason}")
+        self.error.__cause__ = cause
         self._log.error("%s", self.error)
         self._pool.stop_trying()
         self._enter(ConsumerState.FAILED)
@@ -438,7 +439,7 @@ class Consumer:
             return
         failures = [pool.failures.get(nsqd) for nsqd in self._nsqds]
         if all(isinstance(error, HandshakeFailed | AuthFailed) for error in failures):
-            self._fail("; ".join(str(error) for error in failures))
+            self._fail("; ".join(str(error) for error in failures), failures[0])
 
     def _give_up_later(self) -> None:
         limit = self.options.give_up_after.seconds
@@ -448,9 +449,11 @@ class Consumer:
     def _give_up(self) -> None:
         self._give_up_timer = None
         if not self._pool.links and self._state is ConsumerState.CONNECTING:
-            reasons = "; ".join(str(error) for error in self._pool.failures.values()) or "none is known"
+            failures = list(self._pool.failures.values())
+            reasons = "; ".join(str(error) for error in failures) or "none is known"
             limit = self.options.give_up_after
-            self._fail(f"no connection to an nsqd for {limit} (give_up_after): {reasons}")
+            cause = failures[0] if failures else None
+            self._fail(f"no connection to an nsqd for {limit} (give_up_after): {reasons}", cause)
 
     # -- answers
 
