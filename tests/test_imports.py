@@ -131,7 +131,18 @@ def test_modules_are_short_enough_to_read() -> None:
     assert {} == {name: size for name, size in sizes.items() if size > 500}
 
 
-SHARED = ("web", "options", "wire", "cluster.py", "cluster", "program.py", "listen.py", "log.py", "names.py")
+SHARED = (
+    "web",
+    "options",
+    "wire",
+    "cluster",
+    "client",
+    "contrib",
+    "program.py",
+    "listen.py",
+    "log.py",
+    "names.py",
+)
 DAEMONS = {"nsqd", "nsqlookupd"}
 
 

@@ -47,7 +47,7 @@ def test_mypy_and_python_know_the_same_names():
 
 def test_the_snippet_of_the_readme_runs_as_pasted(tmp_path):
     """README's example of embedding is a whole program, which publishes and ends."""
-    program = next(text for text in _snippets() if "from nsqkit import" in text)
+    program = next(text for text in _snippets() if "from nsqkit import" in text and "NsqdOptions" in text)
 
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],

@@ -135,6 +135,20 @@ async def test_a_publish_waits_for_its_connection(clock, nsqds, make):
 
 
 @producing
+async def test_a_publish_that_waits_makes_no_try_later(clock, nsqds, make):
+    """Only sooner."""
+    nsqds[A].error = ConnectionFailed(A, "connection refused")
+    async with make(A, reconnect_min=0.05, reconnect_max=0.05) as producer:
+        task = await begun(producer.publish("t", b"x"))
+        await clock.advance(0.5)
+        assert nsqds[A].tries >= 10
+        nsqds[A].error = None
+        await clock.advance(0.05)
+        nsqds[A].send(OK)
+        await task
+
+
+@producing
 async def test_without_a_connection_a_publish_was_not_sent(clock, nsqds, make):
     """After `send_timeout`, and the error says why there is none."""
     nsqds[A].error = ConnectionFailed(A, "cannot connect: connection refused")

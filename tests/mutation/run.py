@@ -23,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = Path("src/nsqkit")
 COPIED = ("src", "tests", "pyproject.toml", "docs")
-SUITE = ("tests/nsqd", "tests/wire", "tests/web")
+SUITE = ("tests/client", "tests/nsqd", "tests/wire", "tests/web")
 TIME_LIMIT_S = 900  # for each of the two, with one mutation: one that makes the code hang is noticed by that
 
 _SIMULATION = """

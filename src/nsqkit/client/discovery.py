@@ -44,6 +44,7 @@ class Discovery:
         self._wake = asyncio.Event()
         self._asked_at = 0.0
         self._timer: Timer | None = None
+        self._due = 0.0  # when it rings
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -59,8 +60,9 @@ class Discovery:
     def poll_soon(self) -> None:
         """There is a reason to ask: a connection was lost."""
         if self._timer is not None:
-            self._timer.cancel()
-            self._timer = self._clock.call_at(max(self._asked_at + SOON_S, self._clock.now()), self._wake.set)
+            when = max(self._asked_at + SOON_S, self._clock.now())
+            if when < self._due:
+                self._set_timer(when)
 
     async def _run(self) -> None:
         from nsqkit.cluster import Cluster  # noqa: PLC0415 - loads aiohttp, which only discovery needs
@@ -101,9 +103,16 @@ class Discovery:
 
     async def _pause(self, seconds: float) -> None:
         self._wake.clear()
-        self._timer = self._clock.call_at(self._clock.now() + seconds, self._wake.set)
+        self._set_timer(self._clock.now() + seconds)
         try:
             await self._wake.wait()
         finally:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+    def _set_timer(self, when: float) -> None:
+        if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+        self._due = when
+        self._timer = self._clock.call_at(when, self._wake.set)

@@ -177,6 +177,7 @@ class _Keeper:
         self._wake = asyncio.Event()
         self._over = asyncio.Event()
         self._timer: Timer | None = None
+        self._due = 0.0  # when it rings
         self.task = asyncio.get_running_loop().create_task(self._run(), name=f"nsqkit: nsqd {address}")
 
     def hurry(self) -> None:
@@ -184,8 +185,8 @@ class _Keeper:
         pool = self._pool
         if self.link is None and self._timer is not None:
             when = max(self._began + SOON_S, pool.clock.now())
-            self._timer.cancel()
-            self._timer = pool.clock.call_at(when, self._wake.set)
+            if when < self._due:
+                self._set_timer(when)
 
     def stop(self) -> None:
         """Keep nothing any more; the connection that stands is left alone."""
@@ -230,9 +231,16 @@ class _Keeper:
 
     async def _pause(self, seconds: float) -> None:
         self._wake.clear()
-        self._timer = self._pool.clock.call_at(self._pool.clock.now() + seconds, self._wake.set)
+        self._set_timer(self._pool.clock.now() + seconds)
         try:
             await self._wake.wait()
         finally:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+    def _set_timer(self, when: float) -> None:
+        if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+        self._due = when
+        self._timer = self._pool.clock.call_at(when, self._wake.set)
