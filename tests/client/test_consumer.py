@@ -136,6 +136,8 @@ async def test_a_consumer_that_was_not_started_says_so(clock, nsqds, make):
         await consumer.get()
     await consumer.stop()
     assert_state(consumer, State.STOPPED)
+    with pytest.raises(ConsumerFailed, match="make another one"):
+        await consumer.start()
 
 
 @consuming

@@ -143,6 +143,19 @@ async def test_a_block_finishes_its_message(place):
 
 
 @within_loop
+async def test_what_has_waited_for_long_is_touched_when_its_block_begins(place):
+    """Its time must not end before somebody looks."""
+    place.link.data_received(message_frame(1) + message_frame(2))
+    place.time += 20
+    async with place.inbox.take():
+        place.time += 15
+        assert b"" == place.written()
+        async with place.inbox.take() as message:
+            assert b"TOUCH 0000000000000002\n" == place.written()
+            assert place.time + 60 == message.deadline
+
+
+@within_loop
 async def test_a_block_that_fails_requeues_its_message(place):
     """An exception goes on; RequeueMessage says how and ends there; who is cancelled gives back at once."""
     with pytest.raises(KeyError):

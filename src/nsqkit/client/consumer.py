@@ -21,6 +21,7 @@ from nsqkit.client.message import Inbox, Message
 from nsqkit.client.options import ConsumerKeywords, ConsumerOptions
 from nsqkit.client.pace import Pace
 from nsqkit.client.pool import Pool
+from nsqkit.client.seldom import Seldom
 from nsqkit.client.state import ENDING, ConnectionStats, ConsumerState, ConsumerStats
 from nsqkit.client.touching import Touching
 from nsqkit.errors import AuthFailed, ConsumerFailed, HandshakeFailed, OptionError
@@ -104,6 +105,7 @@ class Consumer:
         self._inbox: Inbox
         self._pool: Pool
         self._touching: Touching
+        self._seldom: Seldom
         self._discovery: Discovery | None = None
         self._give_up_timer: Timer | None = None
         self._was_connected = False
@@ -115,11 +117,19 @@ class Consumer:
     # -- start and stop
 
     async def start(self) -> None:
-        """Begin to connect, and to consume. It does not wait for a connection. Does nothing the second time."""
+        """Begin to connect, and to consume. It does not wait for a connection. Does nothing the second time.
+
+        ConsumerFailed if it was stopped before: make another one then.
+        """
+        if self._state in ENDING:
+            raise ConsumerFailed(
+                f"consumer {self._name} was stopped, and can't be started again: make another one"
+            )
         if self._state is not ConsumerState.NEW:
             return
         options = self.options
         clock = self._clock = clock_of(asyncio.get_running_loop())
+        self._seldom = Seldom(self._log, clock.now)
         inbox = self._inbox = Inbox(self.topic, self.channel, clock.now, _delay_ms)
         inbox.default_requeue_ms = options.default_requeue_delay.milliseconds
         inbox.max_requeue_ms = options.max_requeue_delay.milliseconds
@@ -465,22 +475,24 @@ class Consumer:
 
     def _too_late(self, what: str, message: Message) -> None:
         if what:
-            self._log.warning(
+            self._seldom.warn(
+                "late",
                 "%s: message %s was %s after the connection to nsqd %s was lost: it comes again",
                 self._name,
                 message.id,
                 what,
                 message.nsqd,
             )
-        elif self._inbox.expired == 1 or self._inbox.expired % 1000 == 0:
-            self._log.warning(
-                "%s: %d messages waited here for longer than msg_timeout, so others have them: lower max_in_flight",
+        else:
+            self._seldom.warn(
+                "expired",
+                "%s: message %s waited here for longer than msg_timeout, so another has it: lower max_in_flight",
                 self._name,
-                self._inbox.expired,
+                message.id,
             )
 
     def _complained(self, link: Link, text: str) -> None:
-        self._log.warning("%s: nsqd %s: %s", self._name, link.nsqd, text[:200])
+        self._seldom.warn("complaint", "%s: nsqd %s: %s", self._name, link.nsqd, text[:200])
 
 
 def _delay_ms(delay: object) -> int:

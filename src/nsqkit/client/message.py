@@ -322,8 +322,12 @@ class Inbox:
     def begin(self, message: Message) -> None:
         """Somebody works on it."""
         link = message.link
-        if self.touching and not link.lost:
-            message.touch_at = self._clock() + link.msg_timeout / 2
+        if self.touching and not link.lost and not message.answered:
+            now = self._clock()
+            half = link.msg_timeout / 2
+            if message.deadline - now < half:
+                message.touch()  # it has waited for long; so that all of `busy` are in order
+            message.touch_at = now + half
             link.busy[message] = None
             if not self.set_to_touch:
                 self.set_to_touch = True

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Self, Unpack, cast
 
@@ -19,6 +20,7 @@ from nsqkit.client.discovery import Discovery
 from nsqkit.client.link import Link
 from nsqkit.client.options import ProducerKeywords, ProducerOptions, Strategy
 from nsqkit.client.pool import Pool
+from nsqkit.client.seldom import Seldom
 from nsqkit.errors import (
     BadDelay,
     BadTopicName,
@@ -77,6 +79,7 @@ class Producer:
         if not self._nsqds and not self._lookupds:
             raise OptionError('say where nsqd is: Producer("host:4150") or Producer(lookupd="host:4161")')
         self._log = logging.getLogger("nsqkit.producer")
+        self._seldom = Seldom(self._log, monotonic)
         self._pool: Pool | None = None
         self._discovery: Discovery | None = None
         self._closed = False
@@ -206,15 +209,17 @@ class Producer:
             except NotSent as error:
                 if not left or self._closed:
                     raise
-                self._log.warning("%s; trying another time", error)
+                self._seldom.warn("again", "%s; trying another time", error)
             except Refused as error:
                 if not left or self._closed or error.code not in _NOT_KEPT or not self._has_others:
                     raise
-                self._log.warning("%s; trying another nsqd", error)
+                self._seldom.warn("refused", "%s; trying another nsqd", error)
             except OutcomeUnknown as error:
                 if not left or self._closed or not options.retry_unknown:
                     raise
-                self._log.warning("%s; sending it again (retry_unknown), which may make a copy", error)
+                self._seldom.warn(
+                    "unknown", "%s; sending it again (retry_unknown), which may make a copy", error
+                )
 
     def _link(self) -> Link | None:
         """A connection with room: the next one, or the first one, as the strategy is."""
