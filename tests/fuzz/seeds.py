@@ -29,6 +29,13 @@ def seeds() -> Mapping[str, Mapping[str, bytes]]:
         "commands": _commands(),
         "batches": _batches(),
         "session": _session(),
+        "link": {
+            "publishes": b"\x03\x05"
+            + _frames((0, b"OK"), (0, b"_heartbeat_"), (0, b"OK"), (1, b"E_BAD_TOPIC no")),
+            "message": b"\x00\x02" + _frames((2, NOW.to_bytes(8, "big") + b"\0\1" + FIRST_ID + b"body")),
+            "late": b"\x00\x02" + _frames((1, b"E_FIN_FAILED FIN failed"), (0, b"CLOSE_WAIT")),
+            "too-many": b"\x01\x07" + _frames((0, b"OK"), (0, b"OK")),
+        },
         "frames": {
             "ok-heartbeat-error": b"\x05" + _frames((0, b"OK"), (0, b"_heartbeat_"), (1, b"E_INVALID x")),
             "message": b"\x02" + _frames((2, NOW.to_bytes(8, "big") + b"\0\1" + FIRST_ID + b"body")),
