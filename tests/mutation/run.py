@@ -155,7 +155,7 @@ def _head(count: int, seeds: int) -> list[str]:
         "judges: the simulation, with the cases that once failed and up to",
         f"{seeds} seeds, and the unit and property tests below {', '.join(f'`{part}`' for part in SUITE)}.",
         "A dash means that this judge did not notice; both dashes would be a hole.",
-        "The simulation has no HTTP, TLS, AUTH, statsd or zones: there its column is empty.",
+        "The simulation has no client, HTTP, TLS, AUTH, statsd or zones: there its column is empty.",
         "",
         "| what was broken | where | simulation | suite |",
         "|---|---|---|---|",

@@ -12,10 +12,11 @@ from types import TracebackType
 from typing import Any, Final, Self, Unpack, cast
 
 from nsqkit.client.addresses import addresses_of
-from nsqkit.client.clock import ClientClock, Timer, clock_of
+from nsqkit.client.clock import ClientClock, clock_of
 from nsqkit.client.connection import Opener
 from nsqkit.client.discovery import Discovery
 from nsqkit.client.handlers import Handler, Handlers
+from nsqkit.client.hope import Hope
 from nsqkit.client.link import Link
 from nsqkit.client.message import Inbox, Message
 from nsqkit.client.options import ConsumerKeywords, ConsumerOptions
@@ -24,7 +25,7 @@ from nsqkit.client.pool import Pool
 from nsqkit.client.seldom import Seldom
 from nsqkit.client.state import ENDING, ConnectionStats, ConsumerState, ConsumerStats
 from nsqkit.client.touching import Touching
-from nsqkit.errors import AuthFailed, ConsumerFailed, HandshakeFailed, OptionError
+from nsqkit.errors import ConsumerFailed, OptionError
 from nsqkit.names import valid_name
 from nsqkit.options.duration import Duration
 
@@ -104,11 +105,10 @@ class Consumer:
         self._clock: ClientClock
         self._inbox: Inbox
         self._pool: Pool
+        self._hope: Hope
         self._touching: Touching
         self._seldom: Seldom
         self._discovery: Discovery | None = None
-        self._give_up_timer: Timer | None = None
-        self._was_connected = False
         self._handed_out = 0
         self._before_pause = 0
         self._hurry = asyncio.Event()  # a stop is to wait no longer
@@ -137,6 +137,7 @@ class Consumer:
         inbox.on_late = self._too_late
         self._touching = Touching(inbox, clock, options, self._log, self._name)
         opener = self._opener(clock)
+        self._hope = Hope(clock, options.give_up_after, not self._lookupds, self._fail)
         self._pool = Pool(
             options,
             clock,
@@ -144,12 +145,12 @@ class Consumer:
             lambda nsqd: opener.open(nsqd, inbox),
             self._connected,
             self._lost,
-            self._failed_to_connect,
+            self._hope.refused,
         )
         self._touching.links = self._pool.links
         self._pace.start(clock, inbox, self._pool.links)
         self._enter(ConsumerState.CONNECTING)
-        self._give_up_later()
+        self._hope.start(self._pool, self._nsqds)
         self._pool.add(self._nsqds)
         if self._lookupds:
             self._discovery = Discovery(
@@ -188,8 +189,7 @@ class Consumer:
             self._enter(ConsumerState.STOPPING)
         pool, inbox = self._pool, self._inbox
         self._pace.stop()
-        if self._give_up_timer is not None:
-            self._give_up_timer.cancel()
+        self._hope.stop()
         if self._discovery is not None:
             await self._discovery.stop()
         pool.stop_trying()
@@ -415,6 +415,7 @@ class Consumer:
         self.error = ConsumerFailed(f"consumer {self._name} has given up: {reason}")
         self.error.__cause__ = cause
         self._log.error("%s", self.error)
+        self._hope.stop()
         self._pool.stop_trying()
         self._enter(ConsumerState.FAILED)
         self._inbox.wake_all()
@@ -422,13 +423,10 @@ class Consumer:
     # -- connections
 
     def _connected(self, link: Link) -> None:
-        self._was_connected = True
         self._log.info("%s: nsqd %s: subscribed", self._name, link.nsqd)
         link.on_received = self._pace.received
         link.on_complaint = self._complained
-        if self._give_up_timer is not None:
-            self._give_up_timer.cancel()
-            self._give_up_timer = None
+        self._hope.connected()
         self._pace.add(link)
         self._set_state()
 
@@ -440,30 +438,7 @@ class Consumer:
         if self._discovery is not None:
             self._discovery.poll_soon()
         self._set_state()
-        self._give_up_later()
-
-    def _failed_to_connect(self) -> None:
-        """Give up if there is nothing left to hope for: every nsqd refuses, and always has."""
-        pool = self._pool
-        if pool.links or self._was_connected or self._discovery is not None:
-            return
-        failures = [pool.failures.get(nsqd) for nsqd in self._nsqds]
-        if all(isinstance(error, HandshakeFailed | AuthFailed) for error in failures):
-            self._fail("; ".join(str(error) for error in failures), failures[0])
-
-    def _give_up_later(self) -> None:
-        limit = self.options.give_up_after.seconds
-        if limit > 0 and not self._pool.links and self._give_up_timer is None:
-            self._give_up_timer = self._clock.call_at(self._clock.now() + limit, self._give_up)
-
-    def _give_up(self) -> None:
-        self._give_up_timer = None
-        if not self._pool.links and self._state is ConsumerState.CONNECTING:
-            failures = list(self._pool.failures.values())
-            reasons = "; ".join(str(error) for error in failures) or "none is known"
-            limit = self.options.give_up_after
-            cause = failures[0] if failures else None
-            self._fail(f"no connection to an nsqd for {limit} (give_up_after): {reasons}", cause)
+        self._hope.lost()
 
     # -- answers
 
