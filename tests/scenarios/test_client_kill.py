@@ -13,6 +13,7 @@ import pytest
 
 from nsqkit import Consumer, ConsumerFailed, ConsumerState, Producer
 from tests.scenarios.client_servers import CHANNEL, TOPIC, address_of
+from tests.scenarios.cluster_nodes import HOST, free_port
 from tests.scenarios.conftest import WAIT_S, Daemon
 
 KILLS: Final = int(os.environ.get("NSQKIT_CLIENT_KILLS", "5"))
@@ -28,6 +29,9 @@ GIVE_UP_S: Final = 0.4
 def test_iteration_goes_on_after_each_kill(launch_either):
     """Producer and `async for` go on within reconnect_max of the restart, however often, and nothing piles up."""
     nsqd = launch_either()
+    nsqd.kill()
+    nsqd.address, nsqd.http_address = (HOST, free_port()), (HOST, free_port())  # which nobody takes meanwhile
+    nsqd.start()
     took = asyncio.run(survive(nsqd))
     print(
         f"{KILLS} kills; until the next message at most {max(took):.2f} s, median {sorted(took)[KILLS // 2]:.2f} s"
