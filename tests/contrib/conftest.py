@@ -1,0 +1,52 @@
+"""An nsqd in a thread of its own, so that who blocks can use it, and what it has counted."""
+
+import asyncio
+import json
+import threading
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nsqkit import Log, Nsqd, NsqdOptions
+
+
+class Broker:
+    """An nsqd that runs. `address` is that of its TCP port."""
+
+    def __init__(self, path: Path) -> None:
+        self._options = NsqdOptions(data_path=path, tcp_address="127.0.0.1:0", http_address="127.0.0.1:0")
+        self._up = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+        self._thread.start()
+        assert self._up.wait(20)
+
+    async def _run(self) -> None:
+        self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
+        async with Nsqd(self._options, Log("", write=lambda _: None)) as nsqd:
+            self.address = f"127.0.0.1:{nsqd.tcp_port}"
+            self._http = f"http://127.0.0.1:{nsqd.http_port}"
+            self._up.set()
+            await self._end.wait()
+
+    def stop(self) -> None:
+        """It ends, and its connections with it."""
+        self._loop.call_soon_threadsafe(self._end.set)
+        self._thread.join()
+
+    def channel(self, topic: str, channel: str) -> dict[str, Any]:
+        """What /stats says of a channel; nothing if there is none."""
+        with urllib.request.urlopen(f"{self._http}/stats?format=json&topic={topic}") as answer:
+            topics = json.load(answer)["topics"]
+        channels = [one for found in topics for one in found["channels"] if one["channel_name"] == channel]
+        return channels[0] if channels else {}
+
+
+@pytest.fixture
+def nsqd(tmp_path: Path) -> Iterator[Broker]:
+    """One that ends with the test."""
+    broker = Broker(tmp_path)
+    yield broker
+    broker.stop()
