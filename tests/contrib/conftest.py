@@ -36,12 +36,16 @@ class Broker:
         self._loop.call_soon_threadsafe(self._end.set)
         self._thread.join()
 
+    def topic(self, topic: str) -> dict[str, Any]:
+        """What /stats says of a topic; nothing if there is none."""
+        with urllib.request.urlopen(f"{self._http}/stats?format=json&topic={topic}") as answer:
+            topics: list[dict[str, Any]] = json.load(answer)["topics"]
+        return topics[0] if topics else {}
+
     def channel(self, topic: str, channel: str) -> dict[str, Any]:
         """What /stats says of a channel; nothing if there is none."""
-        with urllib.request.urlopen(f"{self._http}/stats?format=json&topic={topic}") as answer:
-            topics = json.load(answer)["topics"]
-        channels = [one for found in topics for one in found["channels"] if one["channel_name"] == channel]
-        return channels[0] if channels else {}
+        channels: list[dict[str, Any]] = self.topic(topic).get("channels", [])
+        return next((one for one in channels if one["channel_name"] == channel), {})
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ class Handlers:
 
     def start(self) -> None:
         """Begin."""
-        if not _is_async(self._handler):
+        if not is_async(self._handler):
             self._threads = ThreadPoolExecutor(self._concurrency, "nsqkit-handler")
         loop = asyncio.get_running_loop()
         name = f"nsqkit: handler of {self._source.topic}/{self._source.channel}"
@@ -87,7 +87,8 @@ class Handlers:
             await outcome
 
 
-def _is_async(handler: Handler) -> bool:
+def is_async(handler: Handler) -> bool:
+    """Whether it runs in the event loop, not in a thread."""
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
         getattr(handler, "__call__", None)  # noqa: B004 - of an object that is called
     )
