@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nsqkit.client.options import ConsumerOptions, ProducerOptions
     from nsqkit.client.producer import Producer
     from nsqkit.client.state import ConsumerState
+    from nsqkit.client.sync import SyncConsumer, SyncMessage, SyncProducer
     from nsqkit.errors import (
         AlreadyAnswered,
         AuthFailed,
@@ -79,10 +80,16 @@ __all__ = [
     "Refused",
     "RequeueMessage",
     "StartError",
+    "SyncConsumer",
+    "SyncMessage",
+    "SyncProducer",
 ]
 __version__ = VERSION
 
 _HOMES = {
+    "SyncProducer": "nsqkit.client.sync",
+    "SyncMessage": "nsqkit.client.sync",
+    "SyncConsumer": "nsqkit.client.sync",
     "MessageTooLarge": "nsqkit.errors",
     "EmptyMessage": "nsqkit.errors",
     "BadTopicName": "nsqkit.errors",

@@ -176,7 +176,7 @@ class Message:
         self._answered = True
 
     async def __aenter__(self) -> Message:
-        self.link.inbox.begin(self)
+        self.begin()
         return self
 
     async def __aexit__(
@@ -184,6 +184,10 @@ class Message:
     ) -> bool:
         self.settle(error)
         return isinstance(error, RequeueMessage)
+
+    def begin(self) -> None:
+        """Somebody works on it, until `settle` is called: it is touched meanwhile."""
+        self.link.inbox.begin(self)
 
     def settle(self, error: BaseException | None) -> None:
         """Somebody has worked on it, and ended with an error, or without."""
