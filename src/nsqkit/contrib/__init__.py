@@ -1,1 +1,1 @@
-"""NSQ under other programs: task queues and tracing. Each module needs the extra of its name, `nsqkit[taskiq]`."""
+"""NSQ under other programs: task queues and tracing. Each needs an extra, such as `nsqkit[taskiq]`."""
