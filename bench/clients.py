@@ -16,15 +16,17 @@ import asyncio
 import contextlib
 import json
 import os
+import platform
 import socket
 import statistics
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from nsqkit.bench import frames
+from nsqkit.bench import frames, process
 from nsqkit.bench.clients import BenchError
 from nsqkit.bench.server import Target, spawned
 
@@ -227,7 +229,16 @@ def main() -> int:
         return 1
     print(table(lines))
     if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(line) for line in lines], indent=1) + "\n")
+        facts = {
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "python": platform.python_version(),
+            "cpu_model": process.cpu_model(),
+            "cpus": os.cpu_count(),
+            "versions": {client.name: client.packages for client in CLIENTS},
+            "messages": arguments.count,
+        }
+        content = {"facts": facts, "lines": [asdict(line) for line in lines]}
+        arguments.json.write_text(json.dumps(content, indent=1) + "\n")
     return 0
 
 
