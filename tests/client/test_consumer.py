@@ -174,6 +174,18 @@ async def test_a_lost_connection_is_made_again(clock, nsqds, make):
 
 
 @consuming
+async def test_a_connection_that_is_refused_at_once_is_not_made_again_and_again(clock, nsqds, make):
+    """Each one comes later than the one before."""
+    async with made(make, reconnect_min=1, reconnect_max=60) as consumer:
+        for _ in range(600):
+            await clock.advance(0.1)
+            if nsqds[A].links and not nsqds[A].link.lost:
+                nsqds[A].send(error("E_INVALID RDY count 1 out of range"))
+        assert 3 <= nsqds[A].tries <= 10
+        assert_state(consumer, State.CONNECTING)
+
+
+@consuming
 async def test_it_gives_up_when_it_is_told_to(clock, nsqds, make):
     """Iteration, get and run raise, and say why there is no connection."""
     nsqds[A].error = ConnectionFailed(A, "cannot connect: connection refused")

@@ -228,9 +228,15 @@ def test_room_that_a_cancelled_waiter_got_goes_to_the_next():
         link.data_received(OK)
         first.cancel()
         await asyncio.wait((first, second))
+        link.publish(b"PUB a\n", b"x")
 
         assert first.cancelled()
         assert not second.cancelled()
+        third = asyncio.ensure_future(link.room())
+        await asyncio.sleep(0)
+        third.cancel()
+        await asyncio.wait((third,))
+        assert 0 == len(link._room_waiters)
 
     run(test)
 

@@ -256,6 +256,18 @@ async def test_as_many_wake_as_messages_came(place):
 
 
 @within_loop
+async def test_who_waits_no_longer_leaves_nothing_behind(place):
+    """A program that asks with a time limit, again and again, does not grow."""
+    for _ in range(5):
+        waiter = asyncio.ensure_future(place.inbox.wait())
+        await asyncio.sleep(0)
+        waiter.cancel()
+        await asyncio.wait((waiter,))
+
+    assert 0 == len(place.inbox._waiters)
+
+
+@within_loop
 async def test_a_closed_inbox_hands_out_nothing(place):
     """What comes then is given back."""
     place.inbox.closed = True

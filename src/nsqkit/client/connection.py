@@ -157,7 +157,7 @@ class Opener:
             )
         if self._context is not None:
             host, _ = split_address(link.nsqd)
-            link.add_layer(TlsClient(self._context, host if self._context.check_hostname else None))
+            link.add_layer(TlsClient(self._context, host))
             await self._expect_ok(link, "TLS")
         for name, wanted, offered in (
             ("snappy", options.snappy, agreed.snappy),

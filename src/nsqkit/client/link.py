@@ -51,7 +51,6 @@ class Link:
         self.misled = False  # it is over because a layer could not make sense of what came
         self.published: i64 = 0
         self.refused: i64 = 0  # publishes
-        self.closing = False  # nothing more is to be published here
         self.on_received: Callable[[Link], None] | None = None  # messages came, once for each chunk
         self.on_lost: Callable[[Link], None] | None = None
         self.on_complaint: Callable[[Link, str], None] | None = None  # nsqd knows a message no more
@@ -361,7 +360,9 @@ class Link:
         try:
             await waiter
         except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled():
+            if waiter in self._room_waiters:
+                self._room_waiters.remove(waiter)
+            elif not waiter.cancelled():
                 self._admit()  # the room is for another
             raise
 
@@ -384,7 +385,7 @@ class Link:
 
     @property
     def pending(self) -> int:
-        """Publishes that were not answered yet."""
+        """Publishes without an answer."""
         return len(self._pending)
 
     def unanswered(self) -> list[asyncio.Future[None]]:
@@ -469,7 +470,6 @@ class Link:
         self._transport = None
         self._layers = None
         self._parts = []
-        self._out = BytesWriter()
         self.busy.clear()
         self.inbox.lose(self)
         self._wake_reply()

@@ -299,7 +299,9 @@ class Inbox:
         try:
             await waiter
         except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled():
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+            elif not waiter.cancelled():
                 self.arrived()  # what woke this one is for another
             raise
 

@@ -205,7 +205,6 @@ class _Keeper:
                 await self._pause(pool.delay(self._tries))
                 self._tries += 1
                 continue
-            self._tries = 0
             self.link = link
             self._over.clear()
             link.on_lost = self._lost
@@ -215,7 +214,11 @@ class _Keeper:
             if not pool.wanted(self.address):
                 pool.ended(self._key)
                 return
-            await self._pause(pool.delay(0) / 2)
+            lived = pool.clock.now() - self._began
+            self._tries = (
+                0 if lived >= SOON_S else self._tries + 1
+            )  # one that is refused at once is no success
+            await self._pause(pool.delay(self._tries) / 2)
 
     async def _open(self) -> Link:
         try:
