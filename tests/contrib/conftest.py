@@ -14,7 +14,7 @@ from nsqkit import Log, Nsqd, NsqdOptions
 
 
 class Broker:
-    """An nsqd that runs. `address` is that of its TCP port."""
+    """An nsqd that runs. `address` is that of its TCP port, `http_address` of the other."""
 
     def __init__(self, path: Path) -> None:
         self._options = NsqdOptions(data_path=path, tcp_address="127.0.0.1:0", http_address="127.0.0.1:0")
@@ -27,7 +27,7 @@ class Broker:
         self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
         async with Nsqd(self._options, Log("", write=lambda _: None)) as nsqd:
             self.address = f"127.0.0.1:{nsqd.tcp_port}"
-            self._http = f"http://127.0.0.1:{nsqd.http_port}"
+            self.http_address = f"127.0.0.1:{nsqd.http_port}"
             self._up.set()
             await self._end.wait()
 
@@ -38,7 +38,7 @@ class Broker:
 
     def topic(self, topic: str) -> dict[str, Any]:
         """What /stats says of a topic; nothing if there is none."""
-        with urllib.request.urlopen(f"{self._http}/stats?format=json&topic={topic}") as answer:
+        with urllib.request.urlopen(f"http://{self.http_address}/stats?format=json&topic={topic}") as answer:
             topics: list[dict[str, Any]] = json.load(answer)["topics"]
         return topics[0] if topics else {}
 

@@ -12,22 +12,18 @@ taskiq can't give a task back: its retries are new messages, which are delayed b
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from functools import partial
-from typing import Any, Final, Unpack, cast
+from typing import Any, Final, Unpack
 
 from taskiq import AckableMessage, AsyncBroker, BrokerMessage
 
 from nsqkit.client.consumer import Consumer
 from nsqkit.client.message import Message
-from nsqkit.client.options import ConsumerKeywords, ProducerKeywords
 from nsqkit.client.producer import Producer
+from nsqkit.contrib.options import BrokerKeywords, split
 from nsqkit.errors import NotSent
 
 MAX_ASYNC_TASKS: Final = 100  # tasks that a worker of taskiq runs at a time unless it is told otherwise
 _FOREVER_S: Final = 365 * 86_400.0  # taskiq decides how long it waits for tasks
-
-
-class BrokerKeywords(ProducerKeywords, ConsumerKeywords, total=False):
-    """The options of `ProducerOptions` and of `ConsumerOptions` as keyword arguments."""
 
 
 class NsqBroker(AsyncBroker):
@@ -54,11 +50,7 @@ class NsqBroker(AsyncBroker):
         self.channel = channel
         self._nsqd = nsqd
         self._lookupd = lookupd
-        # Whatever is unknown goes to the consumer, which says so.
-        of_producer = ProducerKeywords.__optional_keys__
-        only_producer = of_producer - ConsumerKeywords.__optional_keys__
-        self._producer_options = {name: value for name, value in options.items() if name in of_producer}
-        self._consumer_options = {name: value for name, value in options.items() if name not in only_producer}
+        self._producer_options, self._consumer_options = split(options)
         self._producer: Producer | None = None
         self._consumers: list[Consumer] = []
         self._stops: set[asyncio.Task[None]] = set()
@@ -124,9 +116,7 @@ class NsqBroker(AsyncBroker):
         message.settle(None)
 
     def _new_producer(self) -> Producer:
-        return Producer(
-            *self._nsqd, lookupd=self._lookupd, **cast("ProducerKeywords", self._producer_options)
-        )
+        return Producer(*self._nsqd, lookupd=self._lookupd, **self._producer_options)
 
     def _new_consumer(self) -> Consumer:
         return Consumer(
@@ -134,7 +124,7 @@ class NsqBroker(AsyncBroker):
             self.channel,
             nsqd=self._nsqd,
             lookupd=self._lookupd,
-            **cast("ConsumerKeywords", self._consumer_options),
+            **self._consumer_options,
         )
 
 
