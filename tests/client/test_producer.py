@@ -241,6 +241,7 @@ async def test_close_waits_for_answers(clock, nsqds, make):
     await task
     await producer.close()
     assert nsqds[A].wire.closed
+    assert {asyncio.current_task()} == asyncio.all_tasks()
 
 
 @producing

@@ -45,6 +45,7 @@ class Pool:
         self._fixed: set[str] = set()
         self._found: set[str] = set()
         self._keepers: dict[str, _Keeper] = {}
+        self._ending: set[asyncio.Task[None]] = set()  # that were cancelled
 
     def add(self, addresses: Iterable[str], count: int = 1) -> None:
         """Keep `count` connections to each of these for good."""
@@ -80,16 +81,16 @@ class Pool:
         """Open no connection any more. Those that stand are left."""
         for key, keeper in list(self._keepers.items()):
             keeper.stop()
+            self._ending.add(keeper.task)
             self._forget(key)
 
     async def close(self) -> None:
-        """Close everything."""
-        tasks = [keeper.task for keeper in self._keepers.values()]
+        """Close everything, and return when nothing is left of it."""
         self.stop_trying()
         for link in list(self.links):
             link.close()
-        if tasks:
-            await asyncio.wait(tasks)
+        if self._ending:
+            await asyncio.wait(self._ending)
 
     def _keep(self, address: str, count: int) -> None:
         for number in range(count):
