@@ -5,6 +5,7 @@ import asyncio
 from nsqkit.clock import Clock
 from nsqkit.nsqd.backlog import BUDGET
 from nsqkit.nsqd.core.broker import Broker
+from nsqkit.nsqd.core.deadlines import Alarm
 from nsqkit.nsqd.core.session import Outlet, Session
 from nsqkit.nsqd.core.settings import Settings
 from nsqkit.nsqd.turns import Turns
@@ -89,3 +90,41 @@ def test_one_turn_in_each_pass():
     asyncio.run(scene())
 
     assert list(range(20)) == turned[:20]
+
+
+def test_a_clock_that_was_moved():
+    """A deadline that was far away is kept in time after the clock has moved near to it, or past it."""
+    rung: list[int] = []
+    heard = asyncio.Event()
+    now = 0
+
+    class Bell(Alarm):
+        """Writes down when it rings."""
+
+        def ring(self, now):
+            """It is time."""
+            rung.append(int(now))
+            heard.set()
+            return 0
+
+    async def scene() -> float:
+        nonlocal now
+        broker = Broker(Settings(), None)
+        turns = Turns(broker, Clock(lambda: 0, lambda: now), lambda: None, lambda: None)
+        bell = Bell()
+        broker.deadlines.set(bell, 60_000_000_000)
+        turns.run()
+        now = 59_990_000_000
+        turns.clock_moved()
+        began = asyncio.get_running_loop().time()
+        now = 60_000_000_000  # as it is in 10 ms
+        await heard.wait()
+        broker.deadlines.set(bell, 90_000_000_000)
+        turns.run()
+        now = 100_000_000_000
+        turns.clock_moved()
+        turns.stop()
+        return asyncio.get_running_loop().time() - began
+
+    assert asyncio.run(asyncio.wait_for(scene(), 9)) < 5
+    assert [60_000_000_000, 100_000_000_000] == rung

@@ -393,6 +393,10 @@ class Nsqd:
         """Do what is due, and answer: to be called after a change made from outside a session."""
         self._turns.run()
 
+    def clock_moved(self) -> None:
+        """The machine's clock was moved forward: do what is due by it."""
+        self._turns.clock_moved()
+
     # -- for the HTTP side and for those who embed it
 
     async def publish(self, topic: str, *bodies: Body, delay: Duration | str | float = 0) -> None:

@@ -102,6 +102,12 @@ class Turns:
         if used > self.longest_pass:
             self.longest_pass = used
 
+    def clock_moved(self) -> None:
+        """The clock went on, and the loop's did not: do what is due, and set the timer anew."""
+        self.stop()
+        self._timer = None
+        self.run()
+
     def stop(self) -> None:
         """Set no timer any more."""
         if self._timer is not None:

@@ -30,6 +30,7 @@ from nsqkit.nsqd.durability import Durability
 if TYPE_CHECKING:
     from nsqkit.nsqd.core.authority import Authority
     from nsqkit.nsqd.core.channel import Channel
+    from nsqkit.nsqd.core.probe import Probe
     from nsqkit.nsqd.core.session import Session
     from nsqkit.nsqd.core.settings import Settings
     from nsqkit.nsqd.core.store import Storage
@@ -49,6 +50,7 @@ class Broker:
         self.sessions: dict[int, Session] = {}
         self.registry = Registry()  # hears of topics and channels
         self.authority: Authority | None = None  # says what clients may do; None: everything
+        self.probe: Probe | None = None  # a test's
         self.events = Events()  # hears of everything that belongs into a log
         self.ids = IdSource(settings.node_id)
         self.deadlines = Deadlines()

@@ -88,6 +88,8 @@ class Command:
             raise Invalid(f"{self.name} insufficient number of {self.params_word}")
         if self.prepare is not None:
             self.prepare(session, words)
+        if session.broker.probe is not None:
+            session.broker.probe.command_came(self.name)
 
     def read_body(self, reader: CommandReader, settings: Settings) -> bytes | None:
         """The body, None while it is incomplete. A message comes with its size before it, as batches keep it."""

@@ -40,6 +40,7 @@ class Heartbeat(Alarm):
         self._interval = interval
         self._tick = now + interval
         self._blocked_at: i64 = 0
+        self.sent_at: i64 = 0  # the last heartbeat
 
     def drained(self) -> None:
         """The client does read, however slowly."""
@@ -66,6 +67,7 @@ class Heartbeat(Alarm):
         if now >= self._tick:
             self._tick = max(self._tick + self._interval, now + 1)
             if not session.blocked:
+                self.sent_at = now
                 session.out.write(HEARTBEAT_FRAME)
                 session.has_output()
         return min(self._tick, session.heard_at + silence) if silence > 0 else self._tick

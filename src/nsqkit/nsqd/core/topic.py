@@ -165,6 +165,8 @@ class Topic(Alarm):
         self.message_count += batch.count
         self.message_bytes += batch.body_bytes()
         self.last_id = batch.first_id + batch.count - 1
+        if self.broker.probe is not None:
+            self.broker.probe.published(self.name, batch.data, batch.count)
         self._distribute(batch, now)
         if self.broker.settings.durability is Durability.FSYNC and self.store is not None:
             self.broker.await_sync(self, batch)
