@@ -96,7 +96,7 @@ class NsqBroker(AsyncBroker):
         await consumer.start()
         try:
             while (message := await consumer.get()) is not None:
-                await message.__aenter__()  # it is touched from here on
+                message.begin()  # it is touched from here on
                 self._take(message)
                 yield AckableMessage(data=message.body, ack=partial(self._finish, message))
         finally:
