@@ -1,8 +1,10 @@
-"""The blocking clients, against a real nsqd."""
+"""The blocking clients, against a real nsqd: threads, forks, interruptions, and the end of the interpreter."""
 
 import os
+import signal
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 
@@ -21,11 +23,31 @@ from nsqkit import (
 )
 
 
+def address_of(daemon):
+    """As clients are told it."""
+    host, port = daemon.address
+    return f"{host}:{port}"
+
+
+WAIT_S = 20
+
+
 @pytest.fixture
 def nsqd(launch):
     """The address of one."""
-    host, port = launch().address
-    return f"{host}:{port}"
+    return address_of(launch())
+
+
+def run(program: str, nsqd: str) -> str:
+    """What a program prints that has `nsqd`, the address of one. It must end well, and in time."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), nsqd],
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=WAIT_S,
+        check=True,
+    )
+    return done.stdout
 
 
 def test_what_is_published_is_consumed(nsqd):
@@ -215,8 +237,8 @@ import signal, sys
 from nsqkit import SyncConsumer
 consumer = SyncConsumer("orders", "billing", nsqd=sys.argv[1])
 consumer.get(timeout=0.01)
-print("ready", flush=True)
 try:
+    print("ready", flush=True)
     consumer.get()
 except KeyboardInterrupt:
     print("interrupted", consumer.state.value, flush=True)
@@ -237,3 +259,200 @@ def test_control_c_interrupts_who_waits(nsqd):
 
     assert out.splitlines()[-1] == "stopped", errors
     assert out.startswith("interrupted")
+
+
+def test_threads_share_a_producer_and_a_consumer(launch):
+    """What eight threads publish, one by one and in batches, two threads get, each message once."""
+    nsqd = address_of(launch())
+    got: list[bytes] = []
+
+    def publish(number: int) -> None:
+        for count in range(20):
+            producer.publish("orders", b"%d %d" % (number, count))
+        producer.publish_many("orders", [b"%d many %d" % (number, count) for count in range(20)])
+
+    def consume() -> None:
+        for message in consumer:
+            with message:
+                got.append(message.body)
+
+    with SyncProducer(nsqd) as producer, SyncConsumer("orders", "c", nsqd=nsqd, max_in_flight=9) as consumer:
+        threads = [threading.Thread(target=publish, args=(number,)) for number in range(8)]
+        consumers = [threading.Thread(target=consume) for _ in range(2)]
+        for thread in [*threads, *consumers]:
+            thread.start()
+        for thread in threads:
+            thread.join(WAIT_S)
+        while len(got) < 8 * 40:
+            consumers[0].join(0.01)
+        assert (8 * 21, 0) == (producer.stats().published, producer.stats().pending)  # a batch counts once
+        consumer.close()
+        for thread in consumers:
+            thread.join(WAIT_S)
+            assert not thread.is_alive()
+
+    assert len(set(got)) == len(got) == 8 * 40
+    with pytest.raises(NotSent, match="closed"):
+        producer.publish("orders", b"too late")
+
+
+def test_a_producer_goes_on_in_a_forked_child_and_in_its_parent(launch):
+    """The child publishes by connections of its own, ends as any program does, and leaves the parent's alone."""
+    nsqd = launch()
+    printed = run(
+        """
+        import gc, os, sys, warnings
+        from nsqkit import SyncProducer
+
+        warnings.simplefilter("ignore", DeprecationWarning)
+        producer = SyncProducer(sys.argv[1])
+        producer.publish("orders", b"parent, before")
+        child = os.fork()
+        if child == 0:
+            producer.publish("orders", b"child")
+            assert producer.stats().published == 1
+            del producer
+            gc.collect()
+            sys.exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        producer.publish("orders", b"parent, after")
+        stats = producer.stats()
+        producer.close()
+        print(stats.published, stats.connections)
+        """,
+        address_of(nsqd),
+    )
+
+    assert printed.split() == ["2", "1"]
+    consumer = nsqd.consumer("orders", "c")
+    assert {b"parent, before", b"child", b"parent, after"} == {consumer.message().body for _ in range(3)}
+
+
+def test_a_consumer_belongs_to_its_process(launch):
+    """In a child it raises, and leaving its blocks there takes nothing away from the parent."""
+    nsqd = launch()
+    nsqd.connect().publish("orders", b"one")
+    printed = run(
+        """
+        import os, sys, warnings
+        from nsqkit import ConsumerFailed, SyncConsumer
+
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = None
+        with SyncConsumer("orders", "c", nsqd=sys.argv[1]) as consumer:
+            message = consumer.get()
+            with message:
+                child = os.fork()
+                if child == 0:
+                    for forbidden in (consumer.get, message.finish, message.touch, consumer.stats):
+                        try:
+                            forbidden()
+                        except ConsumerFailed as error:
+                            assert "forked" in str(error)
+                        else:
+                            os._exit(1)
+            if child == 0:
+                sys.exit(7)
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            print(code, message.answered, consumer.stats().finished)
+        """,
+        address_of(nsqd),
+    )
+
+    assert printed.split() == ["7", "True", "1"]
+
+
+def test_what_an_interrupted_get_would_have_had_comes_to_the_next_one(launch):
+    """Ctrl-C in the midst of a `get` takes no message away, and the consumer and producer go on."""
+    nsqd = launch()
+    printed = run(
+        """
+        import os, signal, sys, threading
+        from nsqkit import SyncConsumer, SyncProducer
+
+        with SyncProducer(sys.argv[1]) as producer, SyncConsumer("orders", "c", nsqd=sys.argv[1]) as consumer:
+            interruptions = 0
+            for number in range(20):
+                threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT)).start()
+                try:
+                    while True:
+                        consumer.get()
+                except KeyboardInterrupt:
+                    interruptions += 1
+            producer.publish("orders", b"one")
+            message = consumer.get(15)
+            message.finish()
+            print(interruptions, message.body.decode(), message.attempts)
+        """,
+        address_of(nsqd),
+    )
+
+    assert printed.split() == ["20", "one", "1"]
+
+
+def test_the_end_of_the_interpreter_closes_what_is_open(launch):
+    """A program that closes nothing ends by itself, and what it has not worked on goes to others at once."""
+    nsqd = launch("--msg-timeout=60s")
+    for number in range(3):
+        nsqd.connect().publish("orders", b"%d" % number)
+    printed = run(
+        """
+        import sys
+        from nsqkit import SyncConsumer, SyncProducer
+
+        producer = SyncProducer(sys.argv[1])
+        producer.publish("else", b"one")
+        consumer = SyncConsumer("orders", "c", nsqd=sys.argv[1], max_in_flight=3)
+        consumer.get().finish()
+        print("end")
+        """,
+        address_of(nsqd),
+    )
+
+    assert printed == "end\n"
+    consumer = nsqd.consumer("orders", "c")
+    assert {b"1", b"2"} == {consumer.message().body for _ in range(2)}
+
+
+def test_a_publish_that_is_interrupted_is_given_up(launch):
+    """Ctrl-C while nsqd does not answer ends the wait at once, and nothing of it is left when nsqd is back."""
+    nsqd = launch()
+    with SyncProducer(address_of(nsqd)) as producer:
+        producer.publish("orders", b"one")
+        os.kill(nsqd.pid, signal.SIGSTOP)
+        try:
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+            with pytest.raises(KeyboardInterrupt):
+                producer.publish("orders", b"two")
+        finally:
+            os.kill(nsqd.pid, signal.SIGCONT)
+        producer.publish("orders", b"three")
+        assert producer.stats().pending == 0
+
+
+def test_the_end_does_not_wait_for_long(launch):
+    """Neither for who works on a message in another thread, nor for an nsqd that does not answer."""
+    began = time.monotonic()
+    printed = run(
+        """
+        import sys, threading
+        from nsqkit import SyncConsumer, SyncProducer
+
+        def work():
+            with consumer.get():
+                working.set()
+                threading.Event().wait()
+
+        working = threading.Event()
+        producer = SyncProducer(sys.argv[1])
+        producer.publish("orders", b"one")
+        consumer = SyncConsumer("orders", "c", nsqd=sys.argv[1])
+        threading.Thread(target=work, daemon=True).start()
+        assert working.wait(10)
+        print("end")
+        """,
+        address_of(launch()),
+    )
+
+    assert printed == "end\n"
+    assert time.monotonic() - began < 15

@@ -15,7 +15,7 @@ from nsqkit.client.message import Message
 from nsqkit.client.options import ConsumerKeywords, ConsumerOptions, ProducerKeywords, ProducerOptions
 from nsqkit.client.producer import Body, Producer, ProducerStats
 from nsqkit.client.state import ConsumerState, ConsumerStats
-from nsqkit.client.thread import LoopThread, keep, the_thread
+from nsqkit.client.thread import FORKED, LoopThread, keep, the_thread
 from nsqkit.errors import ConsumerFailed, NotSent, RequeueMessage
 
 
@@ -173,7 +173,8 @@ class SyncMessage:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        self._thread.call(self._message.settle, error)
+        if self._thread.here:  # in a forked child it is the parent who answers
+            self._thread.call(self._message.settle, error)
         return isinstance(error, RequeueMessage)
 
     def __repr__(self) -> str:
@@ -270,9 +271,7 @@ class SyncConsumer:
     def _started(self) -> LoopThread:
         with self._lock:
             if self._forked:
-                raise ConsumerFailed(
-                    "this consumer belongs to the process that was forked: make one in each process"
-                )
+                raise ConsumerFailed(FORKED)
             if self._thread is None:
                 thread = the_thread(self)
                 thread.run(self._consumer.start())

@@ -6,16 +6,21 @@ touched, as its sockets and its epoll are the parent's as well.
 
 import asyncio
 import atexit
+import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 from weakref import WeakSet
+
+from nsqkit.errors import ConsumerFailed
 
 EXIT_S: Final = 5.0  # that the end of the process waits for what is to be sent
 NAME: Final = "nsqkit-client"
 
+FORKED: Final = "this consumer belongs to the process that was forked: make one in each process"
 _IN_LOOP: Final = "a blocking client was called in its own event loop: use Producer or Consumer there"
 
 T = TypeVar("T")
@@ -35,6 +40,8 @@ class LoopThread:
     """A thread with a running event loop."""
 
     def __init__(self) -> None:
+        self.deadline: float | None = None  # of time.monotonic(): then no call is waited for any more
+        self._pid = os.getpid()
         self._loop = _new_loop()
         self._thread = threading.Thread(target=self._run, name=NAME, daemon=True)
         self._thread.start()
@@ -45,21 +52,16 @@ class LoopThread:
 
     def run(self, work: Coroutine[Any, Any, T], undo: Callable[[T], object] | None = None) -> T:
         """What it comes to. Whoever interrupts this cancels it; if it is too late, `undo` is called in the loop."""
-        if threading.current_thread() is self._thread:
-            work.close()
-            raise RuntimeError(_IN_LOOP)
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
-            return future.result()
+            self._check()
         except BaseException:
-            if not future.cancel() and undo is not None and future.exception() is None:
-                self._loop.call_soon_threadsafe(undo, future.result())
+            work.close()
             raise
+        return _Call(self._loop, work, undo).result(self.deadline)
 
     def call(self, function: Callable[..., T], *arguments: object) -> T:
         """What it returns, or raises, in the loop."""
-        if threading.current_thread() is self._thread:
-            raise RuntimeError(_IN_LOOP)
+        self._check()
         future: Future[T] = Future()
 
         def call() -> None:
@@ -71,10 +73,76 @@ class LoopThread:
         self._loop.call_soon_threadsafe(call)
         return future.result()
 
+    @property
+    def here(self) -> bool:
+        """Whether it runs in this process, not in the one that this was forked from."""
+        return self._pid == os.getpid()
+
+    def _check(self) -> None:
+        if not self.here:
+            raise ConsumerFailed(FORKED)
+        if threading.current_thread() is self._thread:
+            raise RuntimeError(_IN_LOOP)
+
     def stop(self) -> None:
         """End the loop and the thread."""
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(EXIT_S)
+
+
+class _Call(Generic[T]):
+    """Work in the loop that a thread waits for.
+
+    Whether it was too late to cancel it is seen in the loop, so no result is lost between the two threads.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        work: Coroutine[Any, Any, T],
+        undo: Callable[[T], object] | None,
+    ) -> None:
+        self._loop = loop
+        self._work = work
+        self._undo = undo
+        self._abandoned = False
+        self._task: asyncio.Task[T] | None = None
+        self._done = threading.Lock()  # released when it is
+        self._done.acquire()
+
+    def result(self, deadline: float | None) -> T:
+        """Have it done, and wait for it. TimeoutError."""
+        limit = -1 if deadline is None else max(deadline - time.monotonic(), 0.0)
+        try:
+            self._loop.call_soon_threadsafe(self._begin)
+            in_time = self._done.acquire(timeout=limit)
+        except BaseException:  # above all KeyboardInterrupt
+            with contextlib.suppress(RuntimeError):  # the loop is closed, so nothing goes on
+                self._loop.call_soon_threadsafe(self._abandon)
+            raise
+        if not in_time:
+            raise TimeoutError("the process ends, and this was not done in time")
+        assert self._task is not None
+        return self._task.result()
+
+    def _begin(self) -> None:
+        self._task = self._loop.create_task(self._work)
+        self._task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[T]) -> None:
+        if not self._abandoned:
+            self._done.release()
+        elif not task.cancelled() and task.exception() is None and self._undo is not None:
+            self._undo(task.result())
+
+    def _abandon(self) -> None:
+        self._abandoned = True
+        if self._task is None:
+            self._work.close()
+        elif self._task.done():
+            self._end(self._task)
+        else:
+            self._task.cancel()
 
 
 class _State:
@@ -114,11 +182,15 @@ def _after_fork() -> None:
 
 
 def _at_exit() -> None:
+    thread = _STATE.thread
+    if thread is None:
+        return
+    thread.deadline = time.monotonic() + EXIT_S
     for client in list(_STATE.clients):
-        client.close()
-    thread, _STATE.thread = _STATE.thread, None
-    if thread is not None:
-        thread.stop()
+        with contextlib.suppress(TimeoutError):
+            client.close()
+    _STATE.thread = None
+    thread.stop()
 
 
 os.register_at_fork(after_in_child=_after_fork)
