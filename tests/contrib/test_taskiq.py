@@ -253,7 +253,7 @@ def test_retries(nsqd, middleware):
 
 
 def test_what_cannot_be_sent_says_why(nsqd):
-    """Above nsqd's longest delay, with a delay that is none, and before startup, the error has the reason."""
+    """With a delay above nsqd's limit, or that is none, and before startup, the error has the reason."""
 
     async def play():
         broker = NsqBroker(nsqd.address)
@@ -262,7 +262,13 @@ def test_what_cannot_be_sent_says_why(nsqd):
             await task.kiq()
         assert "startup" in str(error.value.__cause__)
         async with started(broker):
-            for delay, words in ((3601, "DPUB timeout 3601000 out of range"), ("soon", "a delay of 'soon'")):
+            for delay, words in (
+                (3601, "a delay of 3601 s is above max_delay (3600 s), and so nsqd's --max-req-timeout"),
+                ("61m", "a delay of 3660 s"),
+                ("soon", "a delay of 'soon'"),
+                ("nan", "a delay of nan"),
+                (-1, "a delay of -1.0 is negative"),
+            ):
                 with pytest.raises(SendTaskError) as error:
                     await task.kicker().with_labels(delay=delay).kiq()
                 assert words in str(error.value.__cause__)

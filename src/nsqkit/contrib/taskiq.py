@@ -20,7 +20,8 @@ from nsqkit.client.consumer import Consumer
 from nsqkit.client.message import Message
 from nsqkit.client.producer import Producer
 from nsqkit.contrib.options import BrokerKeywords, split
-from nsqkit.errors import NotSent
+from nsqkit.errors import BadDelay, NotSent
+from nsqkit.options.duration import Duration
 
 MAX_ASYNC_TASKS: Final = 100  # tasks that a worker of taskiq runs at a time unless it is told otherwise
 _FOREVER_S: Final = 365 * 86_400.0  # taskiq decides how long it waits for tasks
@@ -33,7 +34,8 @@ class NsqBroker(AsyncBroker):
     consume its `channel`. All other arguments are options of the producer, of the consumer, or of both; a worker takes
     `max_in_flight` tasks (100, as many as taskiq runs at a time) and no more. OptionError.
 
-    The label `delay`, in seconds or text like "1m30s", delays a task, up to nsqd's --max-req-timeout (1 h).
+    The label `delay`, in seconds or text like "1m30s", delays a task. `max_delay` (seconds) is at most nsqd's
+    --max-req-timeout: nsqd would close the connection, for all tasks under way on it, if a delay was above that.
     """
 
     def __init__(
@@ -42,12 +44,14 @@ class NsqBroker(AsyncBroker):
         lookupd: str | Sequence[str] = (),
         topic: str = "taskiq",
         channel: str = "taskiq",
+        max_delay: float = 3600,
         **options: Unpack[BrokerKeywords],
     ) -> None:
         super().__init__()
         options.setdefault("max_in_flight", MAX_ASYNC_TASKS)
         self.topic = topic
         self.channel = channel
+        self._max_delay = max_delay
         self._nsqd = nsqd
         self._lookupd = lookupd
         self._producer_options, self._consumer_options = split(options)
@@ -83,7 +87,12 @@ class NsqBroker(AsyncBroker):
         """Publish a task; return when nsqd has it. PublishError, which taskiq raises as SendTaskError."""
         if self._producer is None:
             raise NotSent("the broker was not started: await broker.startup()")
-        await self._producer.publish(self.topic, message.message, delay=_delay(message.labels.get("delay")))
+        delay = _delay(message.labels.get("delay"))
+        if delay > self._max_delay:
+            raise BadDelay(
+                f"a delay of {delay:g} s is above max_delay ({self._max_delay:g} s), and so nsqd's --max-req-timeout"
+            )
+        await self._producer.publish(self.topic, message.message, delay=delay)
 
     async def listen(self) -> AsyncGenerator[AckableMessage, None]:
         """The tasks, as they come. ConsumerFailed if it gives up (`give_up_after`).
@@ -128,11 +137,15 @@ class NsqBroker(AsyncBroker):
         )
 
 
-def _delay(label: Any) -> float | str:
-    """A delay as it is published; labels arrive as text."""
+def _delay(label: Any) -> float:
+    """A delay in seconds; labels arrive as text. BadDelay."""
     if label is None:
         return 0
     try:
         return float(label)
     except ValueError:
-        return str(label)
+        pass
+    try:
+        return Duration.of(label).seconds
+    except ValueError as reason:
+        raise BadDelay(f"a delay of {label!r}: {reason}") from None
