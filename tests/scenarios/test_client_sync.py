@@ -456,3 +456,36 @@ def test_the_end_does_not_wait_for_long(launch):
 
     assert printed == "end\n"
     assert time.monotonic() - began < 15
+
+
+def test_who_gives_up_on_a_message_may_publish_it_elsewhere(nsqd):
+    """It is called in a thread, so it may use blocking clients; then the message is finished."""
+    states: list[ConsumerState] = []
+    with (
+        SyncProducer(nsqd) as producer,
+        SyncConsumer(
+            "orders",
+            "billing",
+            nsqd=nsqd,
+            max_attempts=1,
+            on_giving_up=lambda message: producer.publish("dead", message.body),
+            on_state=states.append,
+        ) as consumer,
+        SyncConsumer("dead", "all", nsqd=nsqd) as dead,
+    ):
+        producer.publish("orders", b"poison")
+        first = consumer.get(20)
+        assert first is not None
+        first.requeue(0, backoff=False)
+        producer.publish("orders", b"good")
+        second = consumer.get(20)
+        assert second is not None
+        assert second.body == b"good"
+        second.finish()
+        buried = dead.get(20)
+        assert buried is not None
+        assert buried.body == b"poison"
+        buried.finish()
+        assert consumer.stats().given_up == 1
+    assert states[0] is ConsumerState.CONNECTING
+    assert states[-1] is ConsumerState.STOPPED

@@ -4,8 +4,9 @@ They are the asyncio ones, in an event loop in a thread of its own, which all of
 number of threads. Errors are the same.
 """
 
+import asyncio
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -197,6 +198,8 @@ class SyncConsumer:
 
     It takes what `Consumer` takes, but for a handler. Iteration ends when another thread closes it, and raises
     ConsumerFailed when it has given up. After a fork it is the parent's: the child makes its own.
+
+    `on_giving_up(message)` is called in a thread, `on_state(state)` in that of the event loop: it must not wait.
     """
 
     def __init__(
@@ -206,15 +209,32 @@ class SyncConsumer:
         *,
         nsqd: str | Sequence[str] = (),
         lookupd: str | Sequence[str] = (),
+        on_giving_up: Callable[[SyncMessage], object] | None = None,
+        on_state: Callable[[ConsumerState], None] | None = None,
         options: ConsumerOptions | None = None,
         **more: Unpack[ConsumerKeywords],
     ) -> None:
-        self._consumer = Consumer(topic, channel, nsqd=nsqd, lookupd=lookupd, options=options, **more)
+        self._on_giving_up = on_giving_up
+        self._consumer = Consumer(
+            topic,
+            channel,
+            nsqd=nsqd,
+            lookupd=lookupd,
+            on_giving_up=None if on_giving_up is None else self._give_up_on,
+            on_state=on_state,
+            options=options,
+            **more,
+        )
         self.options = self._consumer.options
         self._lock = threading.Lock()
         self._thread: LoopThread | None = None
         self._forked = False
         self._closed = False
+
+    async def _give_up_on(self, message: Message) -> None:
+        assert self._on_giving_up is not None
+        assert self._thread is not None
+        await asyncio.to_thread(self._on_giving_up, SyncMessage(message, self._thread))
 
     def get(self, timeout: float | None = None) -> SyncMessage | None:
         """The next message; None if none came within `timeout` seconds (default: no limit), or when it is closed.
