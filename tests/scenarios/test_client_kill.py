@@ -107,8 +107,8 @@ async def lose(nsqd: Daemon, style: str) -> None:
         reconnect_max=RECONNECT_MAX_S,
     ) as consumer:
         await consumer.wait_for(ConsumerState.CONSUMING)
+        began = time.monotonic()  # the client may hear of the end before the kill returns
         await asyncio.to_thread(nsqd.kill)
-        began = time.monotonic()
         with pytest.raises(ConsumerFailed, match=address_of(nsqd)):
             async with asyncio.timeout(WAIT_S):
                 await wait_for_message(consumer, style)
