@@ -1,7 +1,7 @@
 """Discovery: which nsqds have a topic, or which there are at all, as nsqlookupds say.
 
-All nsqlookupds are asked, and what they say is put together; so one that is down hides nothing that another knows. The
-log has a WARNING when one begins to fail and an INFO when it is back.
+Each nsqlookupd is asked by a task of its own, and what all of them said last is put together. So one that is down, or
+hangs, hides nothing that another knows. The log has a WARNING when one begins to fail and an INFO when it is back.
 """
 
 import asyncio
@@ -17,7 +17,8 @@ from nsqkit.client.options import ConnectionOptions
 if TYPE_CHECKING:
     from nsqkit.cluster import Cluster
 
-SOON_S: Final = 1.0  # between two questions, however many connections are lost
+SOON_S: Final = 1.0  # between two questions to one of them, however many connections are lost
+CONNECT_S: Final = 5.0  # for a connection to one of them, within `lookupd_poll_timeout`
 
 
 class Discovery:
@@ -34,17 +35,14 @@ class Discovery:
     ) -> None:
         """`found` gets the addresses of all nsqds that have the topic; without a topic, of all nsqds."""
         self.failures: dict[str, str] = {}
-        self._lookupds = lookupds
-        self._topic = topic
-        self._options = options
-        self._clock = clock
+        self.topic = topic
+        self.options = options
+        self.clock = clock
         self._found = found
         self._log = log
-        self._random = Random()  # noqa: S311 - no secret
-        self._wake = asyncio.Event()
-        self._asked_at = 0.0
-        self._timer: Timer | None = None
-        self._due = 0.0  # when it rings
+        self._answers: dict[str, list[str]] = {}  # the last one of each
+        chance = Random()  # noqa: S311 - no secret
+        self._askers = [_Asker(self, lookupd, chance) for lookupd in lookupds]
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -59,51 +57,97 @@ class Discovery:
 
     def poll_soon(self) -> None:
         """There is a reason to ask: a connection was lost."""
-        if self._timer is not None:
-            when = max(self._asked_at + SOON_S, self._clock.now())
-            if when < self._due:
-                self._set_timer(when)
+        for asker in self._askers:
+            asker.hurry()
 
     async def _run(self) -> None:
         from nsqkit.cluster import Cluster  # noqa: PLC0415 - loads aiohttp, which only discovery needs
 
-        options = self._options
+        options = self.options
         limit = options.lookupd_poll_timeout.seconds
         secret = options.auth_secret if options.skip_lookupd_authorization else ""
-        interval = options.lookupd_poll_interval.seconds
-        late = self._random.random() * options.lookupd_poll_jitter * interval
-        async with Cluster(connect_timeout=limit, request_timeout=limit, token=lambda: secret) as cluster:
-            while True:
-                self._asked_at = self._clock.now()
-                try:
-                    await self._ask(cluster)
-                except Exception:  # noqa: BLE001 - whatever it is, discovery must not end in silence
-                    self._log.exception("nsqlookupds could not be asked; asking again in %g s", interval)
-                await self._pause(interval + late)
-                late = 0.0
+        cluster = Cluster(connect_timeout=min(limit, CONNECT_S), request_timeout=limit, token=lambda: secret)
+        async with cluster, asyncio.TaskGroup() as group:
+            for asker in self._askers:
+                group.create_task(asker.run(cluster))
+
+    # -- for askers
+
+    def answered(self, lookupd: str, nsqds: list[str]) -> None:
+        """One has said who there is."""
+        if self.failures.pop(lookupd, None) is not None:
+            self._log.info("nsqlookupd %s: it answers again", lookupd)
+        self._answers[lookupd] = nsqds
+        self._found(list(dict.fromkeys(nsqd for answer in self._answers.values() for nsqd in answer)))
+
+    def failed(self, lookupd: str, reason: str) -> None:
+        """One has not; what it said last still holds."""
+        if lookupd not in self.failures:
+            self._log.warning("nsqlookupd %s: %s; asking again", lookupd, reason)
+        self.failures[lookupd] = reason
+
+    def broken(self) -> None:
+        """Something happened that nobody foresaw."""
+        self._log.exception("nsqlookupds could not be asked; asking again")
+
+
+class _Asker:
+    """Asks one nsqlookupd."""
+
+    def __init__(self, discovery: Discovery, lookupd: str, chance: Random) -> None:
+        self._discovery = discovery
+        self._lookupd = lookupd
+        self._chance = chance
+        self._wake = asyncio.Event()
+        self._asked_at = 0.0
+        self._hurried = False  # while it was asked
+        self._timer: Timer | None = None
+        self._due = 0.0  # when it rings
+
+    def hurry(self) -> None:
+        """Ask soon, or once more if it is being asked."""
+        if self._timer is None:
+            self._hurried = True
+            return
+        when = max(self._asked_at + SOON_S, self._discovery.clock.now())
+        if when < self._due:
+            self._set_timer(when)
+
+    async def run(self, cluster: "Cluster") -> None:
+        """Ask until cancelled."""
+        discovery = self._discovery
+        interval = discovery.options.lookupd_poll_interval.seconds
+        late = self._chance.random() * discovery.options.lookupd_poll_jitter * interval
+        while True:
+            self._asked_at = discovery.clock.now()
+            self._hurried = False
+            try:
+                await self._ask(cluster)
+            except Exception:  # noqa: BLE001 - whatever it is, discovery must not end in silence
+                discovery.broken()
+            await self._pause(interval + late)
+            late = 0.0
 
     async def _ask(self, cluster: "Cluster") -> None:
-        if self._topic is None:
-            nodes = await cluster.nodes(self._lookupds)
-            producers, answered, failures = nodes.value, nodes.answered, nodes.failures
+        discovery = self._discovery
+        if discovery.topic is None:
+            nodes = await cluster.nodes([self._lookupd])
+            producers, failures = nodes.value, nodes.failures
         else:
-            lookup = await cluster.lookup(self._lookupds, self._topic)
-            producers, answered, failures = lookup.value.producers, lookup.answered, lookup.failures
-        now_failing = {failure.node: failure.text for failure in failures}
-        for node, text in now_failing.items():
-            if node not in self.failures:
-                self._log.warning("nsqlookupd %s: %s; asking again", node, text)
-        for node in self.failures.keys() - now_failing.keys():
-            self._log.info("nsqlookupd %s: it answers again", node)
-        self.failures = now_failing
-        if answered:
-            self._found(
-                [join_address(one.broadcast_address, one.tcp_port) for one in producers if one.tcp_port > 0]
-            )
+            lookup = await cluster.lookup([self._lookupd], discovery.topic)
+            producers, failures = lookup.value.producers, lookup.failures
+        if failures:
+            discovery.failed(self._lookupd, failures[0].text)
+        else:
+            nsqds = [
+                join_address(one.broadcast_address, one.tcp_port) for one in producers if one.tcp_port > 0
+            ]
+            discovery.answered(self._lookupd, nsqds)
 
     async def _pause(self, seconds: float) -> None:
+        clock = self._discovery.clock
         self._wake.clear()
-        self._set_timer(self._clock.now() + seconds)
+        self._set_timer(max(self._asked_at + SOON_S, clock.now()) if self._hurried else clock.now() + seconds)
         try:
             await self._wake.wait()
         finally:
@@ -115,4 +159,4 @@ class Discovery:
         if self._timer is not None:
             self._timer.cancel()
         self._due = when
-        self._timer = self._clock.call_at(when, self._wake.set)
+        self._timer = self._discovery.clock.call_at(when, self._wake.set)

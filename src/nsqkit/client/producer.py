@@ -308,6 +308,8 @@ class Producer:
         self._refused += link.refused
         if not self._closed:
             self._log.warning("nsqd %s: connection lost: %s", link.nsqd, link.reason)
+            if self._discovery is not None:
+                self._discovery.poll_soon()
 
     def _found(self, addresses: list[str]) -> None:
         if self._pool is not None:
