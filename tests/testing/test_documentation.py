@@ -43,7 +43,7 @@ def test_it_names_everything():
     from nsqkit.testing import Nsq
 
     text = (ROOT / "docs/testing.md").read_text()
-    unexplained = {"start", "stop", "wait", "turn", "busy"}  # `async with`, and what the clock asks
+    unexplained = {"start", "stop"}  # `async with`
 
     names = {name for name in vars(Nsq) if not name.startswith("_")} - unexplained
 

@@ -1,9 +1,12 @@
 import asyncio
 import socket
 import struct
+import time
 import urllib.request
+from pathlib import Path
 
 import pytest
+import uvloop
 
 from nsqkit import ConsumerState, NotSent, OutcomeUnknown, Refused
 from nsqkit.errors import OptionError, StartError
@@ -361,3 +364,46 @@ def test_without_asyncio_it_does_not_start():
     """Elsewhere than in a loop of asyncio the error says so."""
     with pytest.raises(StartError, match="works in an asyncio event loop only"):
         Nsq().start().send(None)
+
+
+def test_it_starts_at_once():
+    """Once everything is loaded, both daemons are there, and know each other, within 50 ms."""
+
+    async def scene():
+        took = []
+        for _ in range(5):
+            began = time.perf_counter()
+            async with Nsq():
+                took.append(time.perf_counter() - began)
+        return min(took)
+
+    assert asyncio.run(scene()) < 0.05
+
+
+def test_the_loop_may_be_that_of_uvloop():
+    """Time is moved there likewise."""
+
+    async def scene():
+        async with asyncio.timeout(30), Nsq() as nsq, nsq.consumer("orders", "billing") as consumer:
+            await nsq.nsqd.publish("orders", b"one", delay=3600)
+            await nsq.advance(3600)
+            await (await received(consumer)).finish()
+            await nsq.drained("orders", "billing")
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(scene())
+
+
+def test_the_directory_goes_away():
+    """What was written is removed at the end; a second stop does nothing."""
+
+    async def scene():
+        nsq = Nsq()
+        async with nsq:
+            await nsq.nsqd.publish("orders", b"one")
+            path = nsq.nsqd.data_path
+            assert nsq.nsqd.broker.topics
+        await nsq.stop()
+        return path
+
+    assert not Path(asyncio.run(scene())).exists()

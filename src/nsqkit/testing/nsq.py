@@ -66,12 +66,47 @@ class TopicView:
         return ChannelView.of(topic.channels[name])
 
 
+class _Place:
+    """The nsqd of one `Nsq`, as time sees it: None while it is dead."""
+
+    def __init__(self) -> None:
+        self.nsqd: Nsqd | None = None
+        self._turned_at = 0
+
+    def wait(self) -> int | None:
+        """Nanoseconds until it has something to do."""
+        if self.nsqd is None:
+            return None
+        when = int(self.nsqd.broker.deadlines.next())
+        return when - self.nsqd.now() if when else None
+
+    def turn(self) -> None:
+        """Let it do what is due."""
+        if self.nsqd is not None:
+            self._turned_at = self.nsqd.now()
+            self.nsqd.clock_moved()
+
+    def busy(self) -> bool:
+        """Whether it waits for its disk or for nsqlookupd, or for a client to answer a heartbeat of the last turn."""
+        if self.nsqd is None:
+            return False
+        broker = self.nsqd.broker
+        return (
+            broker.changes.pending()
+            or any(topic.opening or topic.awaits_channels for topic in broker.topics.values())
+            or any(
+                session.heartbeat is not None
+                and session.heartbeat.sent_at > max(session.heard_at, self._turned_at - 1)
+                for session in broker.sessions.values()
+            )
+        )
+
+
 class Nsq:
     """A true nsqd with a true nsqlookupd. Use it by `async with`.
 
-    Arguments are options of nsqd, as in `Nsq(msg_timeout="1s")`; OptionError for one that makes no sense. Without a
-    `data_path` it has a directory of its own, which goes away. `keep` is how many bytes of what is published are kept
-    for `topic(...).published`.
+    Arguments are options of nsqd, as in `Nsq(msg_timeout="1s")`. Without a `data_path` it has a directory of its own,
+    which goes away. `keep` is how many bytes of what is published are kept for `topic(...).published`.
     """
 
     def __init__(self, *, keep: int = KEEP, **nsqd: Any) -> None:
@@ -82,15 +117,14 @@ class Nsq:
         self._directory: TemporaryDirectory[str] | None = None
         self._machine: TestMachine
         self._time: VirtualTime
-        self._running = False
-        self._turned_at = 0
+        self._place = _Place()
 
     # -- start and end
 
     async def start(self) -> None:
-        """Start both daemons. StartError, also if this is no asyncio loop."""
+        """Start both daemons. StartError, also if this is no asyncio loop. TypeError or OptionError for options."""
         try:
-            self._time = VirtualTime.enter(self)
+            self._time = VirtualTime.enter(self._place)
         except RuntimeError as error:
             raise StartError("nsqkit.testing works in an asyncio event loop only") from error
         try:
@@ -113,22 +147,26 @@ class Nsq:
         self.nsqd = nsqd = Nsqd(options, _log("nsqd"), self._machine)
         await nsqd.start()
         nsqd.broker.probe = self.record
-        self._running = True
+        self._place.nsqd = nsqd
         self._wanted["tcp_address"] = f"{HERE}:{nsqd.tcp_port}"  # the same when it starts again
         self._wanted["http_address"] = f"{HERE}:{nsqd.http_port}"
-        await _until(lambda: nsqd.traffic.nsqlookupds()[peers[0]], START_S)
+        if not await _until(lambda: nsqd.traffic.nsqlookupds()[peers[0]], START_S):
+            raise StartError(f"nsqd has not reached its nsqlookupd within {START_S:g} s")
 
     async def stop(self) -> None:
         """Stop both, and remove the directory. Does nothing the second time."""
-        if self._running:
-            self._running = False
-            await self.nsqd.stop()
+        await self._stop_nsqd()
         if hasattr(self, "lookupd"):
             await self.lookupd.stop()
         if self._directory is not None:
             self._directory.cleanup()
             self._directory = None
-        self._time.leave(self)
+        self._time.leave(self._place)
+
+    async def _stop_nsqd(self) -> None:
+        nsqd, self._place.nsqd = self._place.nsqd, None
+        if nsqd is not None:
+            await nsqd.stop()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -141,19 +179,15 @@ class Nsq:
 
     async def kill(self) -> None:
         """End nsqd as kill -9 does: connections are cut, nothing more is written. `start_again` is the only way on."""
-        if not self._running:
-            return
-        self._running = False
-        self._machine.mortal_disk.die()
-        self.nsqd.log.level = Level.FATAL  # what follows is no news
-        self.disconnect_all()
-        await self.nsqd.stop()
+        if self._place.nsqd is not None:
+            self._machine.mortal_disk.die()
+            self.nsqd.log.level = Level.FATAL  # what follows is no news
+            self.disconnect_all()
+            await self._stop_nsqd()
 
     async def start_again(self) -> None:
         """Start nsqd where it was, with the data that it left. After `kill`, or to restart it in the usual way."""
-        if self._running:
-            self._running = False
-            await self.nsqd.stop()
+        await self._stop_nsqd()
         await self._start_nsqd()
 
     # -- where they are
@@ -259,34 +293,6 @@ class Nsq:
         handlers run, and clients elsewhere have up to a second to answer each heartbeat.
         """
         await self._time.advance(seconds)
-
-    # -- a place of VirtualTime
-
-    def wait(self) -> int | None:
-        """Nanoseconds until nsqd has something to do."""
-        when = int(self.nsqd.broker.deadlines.next()) if self._running else 0
-        return when - self.nsqd.now() if when else None
-
-    def turn(self) -> None:
-        """Let nsqd do what is due."""
-        if self._running:
-            self._turned_at = self.nsqd.now()
-            self.nsqd.clock_moved()
-
-    def busy(self) -> bool:
-        """Whether nsqd waits for its disk or for nsqlookupd, or for a client to answer a heartbeat of the last turn."""
-        if not self._running:
-            return False
-        broker = self.nsqd.broker
-        return (
-            broker.changes.pending()
-            or any(topic.opening or topic.awaits_channels for topic in broker.topics.values())
-            or any(
-                session.heartbeat is not None
-                and session.heartbeat.sent_at > max(session.heard_at, self._turned_at - 1)
-                for session in broker.sessions.values()
-            )
-        )
 
 
 def _log(daemon: str) -> LoggerLog:

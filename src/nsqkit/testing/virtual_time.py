@@ -74,9 +74,10 @@ class VirtualTime(ClientClock):
         return clock
 
     def leave(self, place: Place) -> None:
-        """The place is gone."""
-        self._places.remove(place)
-        if not self._places:
+        """The place is gone. Does nothing the second time."""
+        if place in self._places:
+            self._places.remove(place)
+        if not self._places and clock_of(self._loop) is self:
             give_clock(self._loop, None)
 
     # -- what brokers ask
