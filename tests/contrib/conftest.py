@@ -7,6 +7,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -38,7 +39,9 @@ class Broker:
 
     def topic(self, topic: str) -> dict[str, Any]:
         """What /stats says of a topic; nothing if there is none."""
-        with urllib.request.urlopen(f"http://{self.http_address}/stats?format=json&topic={topic}") as answer:
+        with urllib.request.urlopen(
+            f"http://{self.http_address}/stats?format=json&topic={quote(topic)}"
+        ) as answer:
             topics: list[dict[str, Any]] = json.load(answer)["topics"]
         return topics[0] if topics else {}
 

@@ -166,7 +166,7 @@ class Channel(virtual.Channel):  # type: ignore[misc]  # the same
         if feed is not None:
             mailbox = self._transport.mailbox
             feed.cancelled = True
-            mailbox.call(feed.limit, 0)
+            self._limit(feed, 0)
             mailbox.call(mailbox.give_back, feed)
             self._end_if_done(feed)
             self._share()
@@ -226,7 +226,7 @@ class Channel(virtual.Channel):  # type: ignore[misc]  # the same
             self._deliveries[tag] = delivery
             feed.unanswered += 1
         callback(payload)
-        if self._crowded:
+        if self._crowded or feed.unanswered == 1:
             self._share()
 
     def _is_for(self, feed: Feed, message: Message, info: dict[str, Any]) -> bool:
@@ -250,31 +250,41 @@ class Channel(virtual.Channel):  # type: ignore[misc]  # the same
         mailbox.call(how, delivery)
         delivery.feed.unanswered -= 1
         self._end_if_done(delivery.feed)
-        if self._crowded:
+        if self._crowded or (self._deliveries and not delivery.feed.unanswered):
             self._share()
         mailbox.ring()  # there is room for another one
 
     def _share(self) -> None:
-        """Share what kombu may have among the queues.
+        """Share what kombu may have among the queues: one for each that it has nothing of, the rest for the others.
 
-        With fewer messages than queues each has one, and none of them any when kombu has enough; what came beyond that
-        goes to another worker.
+        So one queue can have nearly all while nothing comes by the others. With fewer messages than queues each has
+        one, and none of them any when kombu has enough; what came beyond that goes to another worker.
         """
         feeds = [feed for feed in self._feeds.values() if not feed.cancelled]
         limit = self.qos.prefetch_count
         mailbox = self._transport.mailbox
         self._crowded = 0 < limit < len(feeds)
         full = self._crowded and not self.qos.can_consume()
-        for number, feed in enumerate(feeds):
+        busy = [feed for feed in feeds if feed.unanswered] or feeds
+        to_share = limit - (len(feeds) - len(busy))
+        given = count()
+        for feed in feeds:
             if not limit:
                 share = UNLIMITED
             elif self._crowded:
                 share = 0 if full else 1
+            elif feed in busy:
+                share = to_share // len(busy) + (next(given) < to_share % len(busy))
             else:
-                share = limit // len(feeds) + (number < limit % len(feeds))
-            mailbox.call(feed.limit, share)
+                share = 1
+            self._limit(feed, share)
             if full:
                 mailbox.call(mailbox.give_back, feed)
+
+    def _limit(self, feed: Feed, share: int) -> None:
+        if feed.share != share:
+            feed.share = share
+            self._transport.mailbox.call(feed.limit, share)
 
     def _end_if_done(self, feed: Feed) -> None:
         if feed.cancelled and not feed.unanswered and self._feeds.get(feed.queue) is feed:

@@ -42,8 +42,10 @@ class Feed:
         self.channel = channel
         self.queue = queue
         self.unanswered = 0  # that kombu has
+        self.share = 0  # how many it may have
         self.cancelled = False
         self.began_ns = time_ns()
+        self._stopped = False
         self._mailbox = mailbox
         self._consumers = consumers
         self._pumps: list[asyncio.Task[None]] = []
@@ -62,6 +64,7 @@ class Feed:
 
     async def stop(self, seconds: float) -> None:
         """Give back what was not taken, and close."""
+        self._stopped = True
         self._mailbox.give_back(self)
         await asyncio.gather(*(consumer.stop(seconds) for consumer in self._consumers))
         await asyncio.gather(*self._pumps)
@@ -70,7 +73,11 @@ class Feed:
         try:
             async for message in consumer:
                 message.begin()
-                self._mailbox.put(Delivery(self, message))
+                delivery = Delivery(self, message)
+                if self._stopped:
+                    delivery.give_back()
+                else:
+                    self._mailbox.put(delivery)
         except ConsumerFailed as error:
             self._mailbox.fail(error)
 
@@ -91,11 +98,19 @@ class Mailbox:
         self._feeds: list[Feed] = []
         self._thread: LoopThread | None = None
         self._closed = False
-        self.fd, self._bell = os.pipe()
-        os.set_blocking(self.fd, False)
-        os.set_blocking(self._bell, False)
+        self._pipe: tuple[int, int] | None = None  # for who asks for `fd`
 
     # -- kombu's side
+
+    @property
+    def fd(self) -> int:
+        """What is readable when there may be something to take."""
+        if self._pipe is None:
+            self._pipe = os.pipe()
+            for end in self._pipe:
+                os.set_blocking(end, False)
+            self.ring()
+        return self._pipe[0]
 
     def open(self, channel: Any, queue: str, consumers: list[Consumer]) -> Feed:
         """Begin to consume."""
@@ -153,8 +168,9 @@ class Mailbox:
         with self._some:
             self._rung = True
             self._some.notify_all()
-        with contextlib.suppress(BlockingIOError):  # it is full of bytes that say so
-            os.write(self._bell, b"\0")
+            if self._pipe is not None:
+                with contextlib.suppress(BlockingIOError):  # it is full of bytes that say so
+                    os.write(self._pipe[1], b"\0")
 
     def close(self) -> None:
         """End all feeds. Does nothing the second time."""
@@ -163,8 +179,10 @@ class Mailbox:
         for feed in list(self._feeds):
             self.stop(feed)
         self._closed = True
-        os.close(self.fd)
-        os.close(self._bell)
+        with self._some:
+            pipe, self._pipe = self._pipe, None
+        for end in pipe or ():
+            os.close(end)
 
     def after_fork(self) -> None:
         """This is the child: what there is belongs to the parent."""

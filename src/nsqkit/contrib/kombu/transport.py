@@ -29,6 +29,18 @@ from nsqkit.version import VERSION
 CHANNEL: Final = "celery"
 PORT: Final = 4150
 MAX_DELAY: Final = "1h"  # as nsqd's --max-req-timeout
+_OPTIONS: Final = {"channel", "lookupd", "max_delay", "nsqd_http"}
+_OF_KOMBU: Final = {
+    "body_encoding",
+    "callback",
+    "connect_retries_timeout",
+    "deadletter_queue",
+    "errback",
+    "interval_max",
+    "interval_start",
+    "interval_step",
+    "max_retries",
+}
 _TLS: Final = {"ca_certs": "tls_root_ca_file", "certfile": "tls_cert", "keyfile": "tls_key"}
 
 _log = logging.getLogger("nsqkit.kombu")
@@ -57,6 +69,7 @@ class Transport(virtual.Transport):  # type: ignore[misc]  # kombu has no types
                 f"the transport of nsqkit needs real threads, so it does not work under {environment}"
             )
         options = client.transport_options
+        _check(options)
         self.channel_name: str = options.get("channel", CHANNEL)
         self.max_delay = _seconds("max_delay", options.get("max_delay", MAX_DELAY))
         self.passing: set[str] = set()  # queues that go with who declared them
@@ -152,6 +165,15 @@ def _addresses(client: Any) -> list[str]:
     if not found and not client.transport_options.get("lookupd"):
         found.append(f"localhost:{PORT}")
     return found
+
+
+def _check(options: dict[str, Any]) -> None:
+    """OptionError for an option that nobody knows, or that is not for the user."""
+    known = {field.name for kind in (ProducerOptions, ConsumerOptions) for field in dataclasses.fields(kind)}
+    if unknown := sorted(options.keys() - known - _OPTIONS - _OF_KOMBU):
+        raise OptionError(f"broker_transport_options has {', '.join(unknown)}, which nsqkit does not know")
+    if "max_in_flight" in options:
+        raise OptionError("max_in_flight is what Celery prefetches: set worker_prefetch_multiplier instead")
 
 
 def _of(kind: type[ConnectionOptions], options: dict[str, Any]) -> dict[str, Any]:
