@@ -8,7 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import nsqkit
+
+pytestmark = pytest.mark.timeout(180)  # mypy reads all that the package imports
 
 PACKAGE = Path(nsqkit.__file__).parents[1]
 PREFIXES = re.compile(r"\b(builtins|typing|nsqkit(\.\w+)*|datetime|ssl)\.(?=\w)")
@@ -193,9 +197,15 @@ class Own(Message):  # E: misc
 """
 
 
-def test_types_are_precise(tmp_path):
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    """Where programs are, and what mypy remembers of the package."""
+    return tmp_path_factory.mktemp("programs")
+
+
+def test_types_are_precise(directory):
     """A program that uses every part of the client passes, and each value has the type that its comment says."""
-    found = check(tmp_path, RIGHT)
+    found = check(directory, RIGHT)
 
     wanted = {
         number: line.partition("  # ")[2]
@@ -212,9 +222,9 @@ def test_types_are_precise(tmp_path):
     assert len(wanted) > 30
 
 
-def test_mistakes_are_found(tmp_path):
+def test_mistakes_are_found(directory):
     """Each mistake of a program is an error in its line, and there is no other."""
-    found = check(tmp_path, WRONG)
+    found = check(directory, WRONG)
 
     wanted = [
         (number, line.partition("# E: ")[2])
