@@ -5,7 +5,6 @@ import asyncio
 from nsqkit.clock import Clock
 from nsqkit.nsqd.backlog import BUDGET
 from nsqkit.nsqd.core.broker import Broker
-from nsqkit.nsqd.core.deadlines import Alarm
 from nsqkit.nsqd.core.session import Outlet, Session
 from nsqkit.nsqd.core.settings import Settings
 from nsqkit.nsqd.turns import Turns
@@ -94,37 +93,34 @@ def test_one_turn_in_each_pass():
 
 def test_a_clock_that_was_moved():
     """A deadline that was far away is kept in time after the clock has moved near to it, or past it."""
-    rung: list[int] = []
-    heard = asyncio.Event()
     now = 0
 
-    class Bell(Alarm):
-        """Writes down when it rings."""
+    class Closed(Outlet):
+        """Notes when it is closed."""
 
-        def ring(self, now):
-            """It is time."""
-            rung.append(int(now))
-            heard.set()
-            return 0
+        def __init__(self):
+            self.closed_at = asyncio.get_running_loop().create_future()
 
-    async def scene() -> float:
+        def close(self):
+            """It is."""
+            self.closed_at.set_result(now)
+
+    async def closed_at(*moves: int) -> int:
         nonlocal now
+        now = 0
         broker = Broker(Settings(), None)
         turns = Turns(broker, Clock(lambda: 0, lambda: now), lambda: None, lambda: None)
-        bell = Bell()
-        broker.deadlines.set(bell, 60_000_000_000)
+        outlet = Closed()
+        session = Session(broker, outlet, "10.0.0.1:4321", 0)  # which has 10 s to say the magic
         turns.run()
-        now = 59_990_000_000
-        turns.clock_moved()
-        began = asyncio.get_running_loop().time()
-        now = 60_000_000_000  # as it is in 10 ms
-        await heard.wait()
-        broker.deadlines.set(bell, 90_000_000_000)
-        turns.run()
-        now = 100_000_000_000
-        turns.clock_moved()
+        for move in moves:
+            now = move
+            turns.clock_moved()
+        now = max(now, 10_000_000_000)  # as it is 10 ms later
+        at: int = await asyncio.wait_for(outlet.closed_at, 5)
         turns.stop()
-        return asyncio.get_running_loop().time() - began
+        assert session.closed
+        return at
 
-    assert asyncio.run(asyncio.wait_for(scene(), 9)) < 5
-    assert [60_000_000_000, 100_000_000_000] == rung
+    assert 10_000_000_000 == asyncio.run(closed_at(9_980_000_000, 9_990_000_000))
+    assert 12_000_000_000 == asyncio.run(closed_at(12_000_000_000))

@@ -154,6 +154,7 @@ def test_a_publish_fails_as_often_as_it_is_to(command):
                     await publish(producer)
                 assert f"E_{command}_FAILED" == refusal.value.code
                 assert [] == nsq.topic("orders").published
+                await nsq.advance(1)  # the connection is made again
             await publish(producer)
             assert nsq.topic("orders").published
 
