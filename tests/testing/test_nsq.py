@@ -1,6 +1,8 @@
 import asyncio
 import socket
 import struct
+import subprocess
+import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -379,6 +381,25 @@ def test_it_starts_at_once():
         return min(took)
 
     assert asyncio.run(scene()) < 0.05
+
+
+def test_the_first_start_loads_nothing():
+    """Whoever imports `Nsq` has loaded all of nsqkit that a start needs, so the first one does not take longer."""
+    program = """
+import asyncio, sys
+from nsqkit.testing import Nsq
+Nsq()
+before = set(sys.modules)
+async def scene():
+    async with Nsq():
+        pass
+asyncio.run(scene())
+print(*sorted(name for name in set(sys.modules) - before if name.startswith("nsqkit")))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert done.stdout.strip() == ""
 
 
 def test_the_loop_may_be_that_of_uvloop():

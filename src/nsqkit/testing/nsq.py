@@ -20,16 +20,18 @@ from nsqkit.logger import LoggerLog
 from nsqkit.nsqd.daemon import Nsqd
 from nsqkit.nsqd.http import http_app
 from nsqkit.nsqd.options import NsqdOptions
+from nsqkit.nsqlookupd import http as lookupd_http
 from nsqkit.nsqlookupd.daemon import Nsqlookupd
 from nsqkit.nsqlookupd.options import NsqlookupdOptions
 from nsqkit.testing.machine import TestMachine
 from nsqkit.testing.record import KEEP, ChannelView, NotDrained, Record
 from nsqkit.testing.virtual_time import LOOK_S, SECOND, VirtualTime
+from nsqkit.web.server import HttpServer
 
 HERE: Final = "127.0.0.1"
 FREE: Final = f"{HERE}:0"
 START_S: Final = 5.0  # within which nsqd has to know its nsqlookupd
-LOADED: Final = (Cluster, http_app)  # by importing this; otherwise the first start would have to
+LOADED: Final = (Cluster, HttpServer, http_app, lookupd_http)  # by importing this, not by the first start
 
 
 class TopicView:
