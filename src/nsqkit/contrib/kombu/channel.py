@@ -197,14 +197,14 @@ class Channel(virtual.Channel):  # type: ignore[misc]  # the same
         ephemeral = names.EPHEMERAL if names.is_for_replies(queue) else ""
         return [transport.consumer(topic, transport.channel_name + ephemeral)]
 
-    def deliver(self, delivery: Delivery) -> None:
-        """Hand a message to kombu, unless it is nothing for it."""
+    def deliver(self, delivery: Delivery) -> bool:
+        """Hand a message to kombu, and say so; or see to it, if it is nothing for kombu."""
         feed, message = delivery
         mailbox = self._transport.mailbox
         callback = self._transport.callback(feed.queue)
         if feed.cancelled or callback is None:
             mailbox.call(delivery.give_back)
-            return
+            return False
         try:
             payload = decode(message.body)
         except ValueError as reason:
@@ -212,22 +212,23 @@ class Channel(virtual.Channel):  # type: ignore[misc]  # the same
                 "%s: message %s is dropped, it is none of kombu's: %s", message.topic, message.id, reason
             )
             mailbox.call(delivery.finish)
-            return
+            return False
         properties = payload["properties"]
         info = properties["delivery_info"]
         if not self._is_for(feed, message, info):
             mailbox.call(delivery.finish)
-            return
+            return False
         tag = properties["delivery_tag"] = f"{message.id}-{next(_tags)}"  # it may come again while it is here
         info["redelivered"] = message.attempts > 1
         if feed.queue in self._without_ack:
             mailbox.call(delivery.finish)
         else:
             self._deliveries[tag] = delivery
-            feed.unanswered += 1
+            feed.unanswered.add(tag)
         callback(payload)
-        if self._crowded or feed.unanswered == 1:
+        if self._crowded or len(feed.unanswered) == 1:
             self._share()
+        return True
 
     def _is_for(self, feed: Feed, message: Message, info: dict[str, Any]) -> bool:
         """Whether what an exchange told all is for this queue: it is bound that way, and heard nothing older."""
@@ -248,7 +249,7 @@ class Channel(virtual.Channel):  # type: ignore[misc]  # the same
             return
         mailbox = self._transport.mailbox
         mailbox.call(how, delivery)
-        delivery.feed.unanswered -= 1
+        delivery.feed.unanswered.discard(tag)
         self._end_if_done(delivery.feed)
         if self._crowded or (self._deliveries and not delivery.feed.unanswered):
             self._share()

@@ -41,11 +41,10 @@ class Feed:
     def __init__(self, mailbox: "Mailbox", channel: Any, queue: str, consumers: list[Consumer]) -> None:
         self.channel = channel
         self.queue = queue
-        self.unanswered = 0  # that kombu has
+        self.unanswered: set[str] = set()  # delivery tags of what kombu has; its threads answer, too
         self.share = 0  # how many it may have
-        self.cancelled = False
+        self.cancelled = False  # what comes goes back
         self.began_ns = time_ns()
-        self._stopped = False
         self._mailbox = mailbox
         self._consumers = consumers
         self._pumps: list[asyncio.Task[None]] = []
@@ -64,7 +63,7 @@ class Feed:
 
     async def stop(self, seconds: float) -> None:
         """Give back what was not taken, and close."""
-        self._stopped = True
+        self.cancelled = True
         self._mailbox.give_back(self)
         await asyncio.gather(*(consumer.stop(seconds) for consumer in self._consumers))
         await asyncio.gather(*self._pumps)
@@ -72,11 +71,11 @@ class Feed:
     async def _pump(self, consumer: Consumer) -> None:
         try:
             async for message in consumer:
-                message.begin()
                 delivery = Delivery(self, message)
-                if self._stopped:
+                if self.cancelled:
                     delivery.give_back()
                 else:
+                    message.begin()
                     self._mailbox.put(delivery)
         except ConsumerFailed as error:
             self._mailbox.fail(error)
@@ -176,13 +175,15 @@ class Mailbox:
         """End all feeds. Does nothing the second time."""
         if self._closed:
             return
-        for feed in list(self._feeds):
-            self.stop(feed)
-        self._closed = True
-        with self._some:
-            pipe, self._pipe = self._pipe, None
-        for end in pipe or ():
-            os.close(end)
+        try:
+            for feed in list(self._feeds):
+                self.stop(feed)
+        finally:
+            with self._some:
+                self._closed = True
+                pipe, self._pipe = self._pipe, None
+            for end in pipe or ():
+                os.close(end)
 
     def after_fork(self) -> None:
         """This is the child: what there is belongs to the parent."""

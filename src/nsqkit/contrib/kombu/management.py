@@ -25,9 +25,9 @@ class Management:
         found = 0
         query = urlencode({"format": "json", "topic": topic, "include_clients": "false"})
         for address in self._addresses:
-            for one in json.loads(self._ask(address, "GET", f"/stats?{query}") or b"{}").get("topics", ()):
+            for one in json.loads(self._ask(address, "GET", f"/stats?{query}") or b"{}").get("topics") or ():
                 channels: list[dict[str, Any]] = [
-                    channel for channel in one["channels"] if channel["channel_name"] == self._channel
+                    channel for channel in one["channels"] or () if channel["channel_name"] == self._channel
                 ]
                 found += one["depth"] + sum(
                     channel["depth"] + channel["deferred_count"] for channel in channels

@@ -7,8 +7,8 @@ again.
 
 import dataclasses
 import logging
-import socket
 from collections.abc import Callable
+from time import monotonic
 from typing import Any, ClassVar, Final, cast
 
 from kombu.transport import virtual
@@ -115,10 +115,13 @@ class Transport(virtual.Transport):  # type: ignore[misc]  # kombu has no types
 
     def drain_events(self, _: Any, timeout: float | None = None) -> None:
         """Hand one message over; wait for it. TimeoutError after `timeout` seconds, ConsumerFailed."""
-        delivery = self.mailbox.wait(timeout, self._may)
-        if delivery is None:
-            raise socket.timeout  # noqa: UP041 - the name by which kombu knows it
-        delivery.feed.channel.deliver(delivery)
+        end = None if timeout is None else monotonic() + timeout
+        while True:
+            delivery = self.mailbox.wait(None if end is None else end - monotonic(), self._may)
+            if delivery is None:
+                raise TimeoutError
+            if delivery.feed.channel.deliver(delivery):
+                return
 
     def register_with_event_loop(self, _: Any, loop: Any) -> None:
         """Watch the mailbox by kombu's event loop."""
