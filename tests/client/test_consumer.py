@@ -157,7 +157,7 @@ async def test_max_in_flight_is_shared(clock, nsqds, make):
 async def test_a_lost_connection_is_made_again(clock, nsqds, make):
     """Iteration waits meanwhile, and the state says why."""
     states: list[ConsumerState] = []
-    async with made(make, on_state=states.append) as consumer:
+    async with made(make, on_state=states.append, reconnect_max=5) as consumer:
         waiting = asyncio.ensure_future(anext(consumer))
         await settle()
         nsqds[A].die()
@@ -387,6 +387,48 @@ async def test_what_is_worked_on_is_touched(clock, nsqds, make):
             assert [b"TOUCH %016x" % 1] == nsqds[A].sent()
             assert message.expired
         assert [b"FIN %016x" % 1] == nsqds[A].sent()
+        nsqds[A].send(CLOSE_WAIT)
+
+
+@consuming
+async def test_each_is_touched_in_its_own_time(clock, nsqds, make):
+    """nsqds may have other times, and the shorter one counts though it was begun later."""
+    async with made(make, A, B, max_in_flight=2) as consumer:
+        await settle()
+        nsqds[B].link.msg_timeout = 2.0
+        nsqds[A].send(message_frame(1))
+        async with await consumer.get():
+            nsqds[B].send(message_frame(2))
+            async with await consumer.get():
+                nsqds[B].sent()
+                await clock.advance(1.5)
+                assert [b"TOUCH %016x" % 2] == nsqds[B].sent()
+                nsqds[A].sent()
+                await clock.advance(29)
+                assert [b"TOUCH %016x" % 1] == nsqds[A].sent()
+        for nsqd in (A, B):
+            nsqds[nsqd].send(CLOSE_WAIT)
+
+
+@consuming
+async def test_giving_up_has_the_time_it_needs(clock, nsqds, make):
+    """The time limit of who asks is for waiting."""
+    go_on = asyncio.Event()
+    buried = []
+
+    async def bury(message):
+        await go_on.wait()
+        buried.append(message.id)
+
+    async with made(make, max_attempts=1, on_giving_up=bury) as consumer:
+        await settle()
+        nsqds[A].send(message_frame(1, attempts=2))
+        getting = asyncio.ensure_future(consumer.get(timeout=0))
+        await settle()
+        assert not getting.done()
+        go_on.set()
+        assert await getting is None
+        assert 1 == len(buried)
         nsqds[A].send(CLOSE_WAIT)
 
 

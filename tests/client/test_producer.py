@@ -227,6 +227,43 @@ async def test_an_nsqd_that_cannot_keep_it_is_left_for_another(clock, nsqds, mak
 
 
 @producing
+async def test_room_at_any_connection_is_room(clock, nsqds, make):
+    """One that is stuck holds up no publish for which another has room."""
+    async with make(A, B, max_pending=1) as producer:
+        await settle()
+        two = [await begun(producer.publish("t", b"x")) for _ in range(2)]
+        for free in (A, B):
+            third = await begun(producer.publish("t", b"y"))
+            nsqds[free].send(OK)
+            await settle()
+            assert 1 == nsqds[free].link.pending
+            nsqds[free].send(OK)
+            await third
+            two.append(await begun(producer.publish("t", b"x")))
+            assert 1 == nsqds[free].link.pending
+        for nsqd in (A, B):
+            nsqds[nsqd].send(OK)
+        await asyncio.gather(*two)
+
+
+@producing
+async def test_a_close_that_is_cancelled_goes_on(clock, nsqds, make):
+    """A second one waits for it."""
+    producer = make(A)
+    await producer.start()
+    await settle()
+    task = await begun(producer.publish("t", b"x"))
+    closing = await begun(producer.close())
+    closing.cancel()
+    again = await begun(producer.close())
+    assert not again.done()
+    nsqds[A].send(OK)
+    await again
+    await task
+    assert nsqds[A].wire.closed
+
+
+@producing
 async def test_close_waits_for_answers(clock, nsqds, make):
     """What comes in time is a success; later nothing is taken any more."""
     producer = make(A)

@@ -275,16 +275,14 @@ class Consumer:
 
         ConsumerFailed if the consumer has given up.
         """
-        if timeout is None:
-            return await self.next()
-        try:
-            async with asyncio.timeout(max(timeout, 0)):
-                return await self.next()
-        except TimeoutError:
-            return None
+        limit = None if timeout is None else asyncio.get_running_loop().time() + max(timeout, 0)
+        return await self.next(limit=limit)
 
-    async def next(self, message: Message | None = None) -> Message | None:
-        """The next message that is worth a try, beginning with this one; None when stopped. ConsumerFailed."""
+    async def next(self, message: Message | None = None, limit: float | None = None) -> Message | None:
+        """The next message that is worth a try, beginning with this one; None when stopped. ConsumerFailed.
+
+        With a limit, a time of the event loop, None also if it has to wait for longer than until then.
+        """
         if self._state is ConsumerState.NEW:
             raise OptionError("the consumer was not started: use `async with`, or call start()")
         inbox = self._inbox
@@ -296,7 +294,11 @@ class Consumer:
                     raise self.error
                 if self._state in ENDING:
                     return None
-                await inbox.wait()
+                try:
+                    async with asyncio.timeout_at(limit):
+                        await inbox.wait()
+                except TimeoutError:
+                    return None
             elif message.attempts > self._max_attempts > 0:
                 await self._give_up_on(message)
                 message = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections import deque
 from collections.abc import Callable, Generator
 from datetime import timedelta
@@ -226,7 +227,7 @@ class Inbox:
         self.attentive = False  # `on_answer` hears of messages that were finished, too
         self.on_answer: Callable[[int], None] = _ignore
         self.on_begin: Callable[[], None] = (
-            _do_nothing  # a message is worked on, and nothing is set to touch it
+            _do_nothing  # a message is worked on, and is to be touched before `touch_due`
         )
         self.on_late: Callable[[str, Message], None] = _ignore_late
         self.received: i64 = 0
@@ -235,7 +236,7 @@ class Inbox:
         self.touched: i64 = 0
         self.late: i64 = 0  # answered after the connection was gone
         self.expired: i64 = 0  # waited here for too long, and are somebody else's now
-        self.set_to_touch = False
+        self.touch_due = math.inf  # when something is to be touched, as far as `on_begin` knows
         self.closed = False  # nothing is handed out any more
         self._clock = clock
         self._milliseconds = milliseconds
@@ -335,8 +336,7 @@ class Inbox:
                 message.touch()  # it has waited for long; so that all of `busy` are in order
             message.touch_at = now + half
             link.busy[message] = None
-            if not self.set_to_touch:
-                self.set_to_touch = True
+            if message.touch_at < self.touch_due:
                 self.on_begin()
 
     def end(self, message: Message) -> None:

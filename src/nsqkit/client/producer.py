@@ -83,6 +83,7 @@ class Producer:
         self._pool: Pool | None = None
         self._discovery: Discovery | None = None
         self._closed = False
+        self._closing: asyncio.Task[None] | None = None
         self._next = 0
         self._lines: dict[str, bytes] = {}
         self._up = asyncio.Event()  # there is a connection, or the producer was closed
@@ -112,12 +113,16 @@ class Producer:
     async def close(self, timeout: float = 5.0) -> None:
         """Take nothing more, wait up to `timeout` seconds for answers, and close.
 
-        What was not answered then fails by OutcomeUnknown or NotSent. Does nothing the second time.
+        What was not answered then fails by OutcomeUnknown or NotSent. A second call waits for the first one; who is
+        cancelled leaves it to go on.
         """
-        if self._closed:
-            return
-        self._closed = True
-        self._up.set()
+        if self._closing is None:
+            self._closed = True
+            self._up.set()
+            self._closing = asyncio.get_running_loop().create_task(self._close(timeout))
+        await asyncio.shield(self._closing)
+
+    async def _close(self, timeout: float) -> None:
         pool, discovery = self._pool, self._discovery
         if discovery is not None:
             await discovery.stop()
@@ -246,7 +251,7 @@ class Producer:
                     pool = self._pool
                     assert pool is not None
                     if pool.links:
-                        await pool.links[self._next % len(pool.links)].room()
+                        await _room(pool.links)
                     else:
                         self._up.clear()
                         pool.hurry()
@@ -314,6 +319,16 @@ class Producer:
     def _found(self, addresses: list[str]) -> None:
         if self._pool is not None:
             self._pool.found(addresses, self.options.connections_per_nsqd)
+
+
+async def _room(links: Sequence[Link]) -> None:
+    """Return when one of them may have room."""
+    waiting = [asyncio.ensure_future(link.room()) for link in links]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for one in waiting:
+            one.cancel()
 
 
 def _delay_ms(delay: float | str | timedelta) -> int:

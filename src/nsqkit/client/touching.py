@@ -1,10 +1,11 @@
 """Touches messages while somebody works on them, so that nsqd gives them to nobody else.
 
 Each is touched when half of its time is over, again and again, up to a limit. All messages of one connection have the
-same time, so the one that is touched next stands first in `Link.busy`, and one timer is enough.
+same time, so the one that is touched next stands first in `Link.busy`; one timer is for the first of all these.
 """
 
 import logging
+import math
 
 from nsqkit.client.clock import ClientClock, Timer
 from nsqkit.client.link import Link
@@ -40,9 +41,11 @@ class Touching:
 
     def _set_timer(self) -> None:
         times = [next(iter(link.busy)).touch_at for link in self.links if link.busy]
-        self._inbox.set_to_touch = bool(times)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._inbox.touch_due = min(times, default=math.inf)
         if times:
-            self._timer = self._clock.call_at(min(times), self._ring)
+            self._timer = self._clock.call_at(self._inbox.touch_due, self._ring)
 
     def _ring(self) -> None:
         now = self._clock.now()
