@@ -21,7 +21,14 @@ from nsqkit.version import VERSION
 if TYPE_CHECKING:
     from nsqkit.client.consumer import Consumer
     from nsqkit.client.message import Message
-    from nsqkit.client.options import ConsumerOptions, ProducerOptions
+    from nsqkit.client.options import (
+        BackoffRecovery,
+        BackoffStrategy,
+        ConsumerOptions,
+        ProducerOptions,
+        Strategy,
+        TlsVersion,
+    )
     from nsqkit.client.producer import Producer
     from nsqkit.client.state import ConsumerState
     from nsqkit.client.sync import SyncConsumer, SyncMessage, SyncProducer
@@ -53,6 +60,8 @@ if TYPE_CHECKING:
 __all__ = [
     "AlreadyAnswered",
     "AuthFailed",
+    "BackoffRecovery",
+    "BackoffStrategy",
     "BadDelay",
     "BadTopicName",
     "ConnectionFailed",
@@ -80,13 +89,19 @@ __all__ = [
     "Refused",
     "RequeueMessage",
     "StartError",
+    "Strategy",
     "SyncConsumer",
     "SyncMessage",
     "SyncProducer",
+    "TlsVersion",
 ]
 __version__ = VERSION
 
 _HOMES = {
+    "TlsVersion": "nsqkit.client.options",
+    "Strategy": "nsqkit.client.options",
+    "BackoffStrategy": "nsqkit.client.options",
+    "BackoffRecovery": "nsqkit.client.options",
     "SyncProducer": "nsqkit.client.sync",
     "SyncMessage": "nsqkit.client.sync",
     "SyncConsumer": "nsqkit.client.sync",

@@ -23,6 +23,8 @@ NsqkitError
     └── FlagError         the command line cannot be understood; exit 2
 """
 
+from datetime import timedelta
+
 
 class NsqkitError(Exception):
     """Everything this package raises on purpose."""
@@ -125,7 +127,7 @@ class RequeueMessage(NsqkitError):
     `backoff=False` the consumer goes on with other messages without a break.
     """
 
-    def __init__(self, delay: float | str | None = None, *, backoff: bool = True) -> None:
+    def __init__(self, delay: float | str | timedelta | None = None, *, backoff: bool = True) -> None:
         super().__init__(delay)
         self.delay = delay
         self.backoff = backoff

@@ -68,6 +68,7 @@ async def test_what_makes_no_sense_is_refused_before_it_is_sent(clock, nsqds, ma
             (MessageTooLarge, producer.publish("t", b"x" * 11)),
             (BadDelay, producer.publish("t", b"x", delay=-1)),
             (BadDelay, producer.publish("t", b"x", delay="soon")),
+            (BadDelay, producer.publish("t", b"x", delay=3601)),
             (TypeError, producer.publish("t", "text")),
             (EmptyMessage, producer.publish_many("t", [])),
             (EmptyMessage, producer.publish_many("t", [b"x", b""])),
@@ -81,11 +82,12 @@ async def test_what_makes_no_sense_is_refused_before_it_is_sent(clock, nsqds, ma
 
 def test_a_producer_without_an_address_is_refused():
     """And one whose address is none, or whose options are given twice."""
-    cases: list[tuple[tuple[str, ...], dict[str, Any]]] = [
+    cases: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
         ((), {}),
         (("nowhere",), {}),
         ((A,), {"retries": -1}),
         ((A,), {"no_such": 1}),
+        (([A],), {}),
         ((A,), {"retries": 1, "options": ProducerOptions()}),
     ]
     for arguments, more in cases:
@@ -277,6 +279,8 @@ async def test_close_waits_for_answers(clock, nsqds, make):
     await closing
     await task
     await producer.close()
+    with pytest.raises(NotSent, match="make another one"):
+        await producer.start()
     assert nsqds[A].wire.closed
     assert {asyncio.current_task()} == asyncio.all_tasks()
 

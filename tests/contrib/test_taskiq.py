@@ -263,11 +263,14 @@ def test_what_cannot_be_sent_says_why(nsqd):
         assert "startup" in str(error.value.__cause__)
         async with started(broker):
             for delay, words in (
-                (3601, "a delay of 3601 s is above max_delay (3600 s), and so nsqd's --max-req-timeout"),
-                ("61m", "a delay of 3660 s"),
+                (
+                    3601,
+                    "a delay of 1h0m1s is not within 0 and max_delay (1h0m0s); nsqd's limit is --max-req-timeout",
+                ),
+                ("61m", "a delay of 1h1m0s"),
                 ("soon", "a delay of 'soon'"),
                 ("nan", "a delay of nan"),
-                (-1, "a delay of -1.0 is negative"),
+                (-1, "a delay of -1s"),
             ):
                 with pytest.raises(SendTaskError) as error:
                     await task.kicker().with_labels(delay=delay).kiq()

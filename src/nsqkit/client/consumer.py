@@ -75,6 +75,8 @@ class Consumer:
                 raise OptionError(f"{name!r} is no name for a {what}: 1 to 64 characters of .a-zA-Z0-9_-")
         if options is not None and more:
             raise OptionError(f"say {', '.join(sorted(more))} in the options, not beside them")
+        if handler is not None and not callable(handler):
+            raise OptionError(f"handler: {handler!r} can't be called")
         if concurrency is not None and (handler is None or concurrency < 1):
             raise OptionError("concurrency is at least 1, and goes with a handler")
         if concurrency is not None and options is None and "max_in_flight" not in more:

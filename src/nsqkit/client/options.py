@@ -211,6 +211,11 @@ class ProducerOptions(ConnectionOptions):
     max_body_size: int = option(
         5 << 20, "bytes of all messages of one publish_many; 0 is no limit here", within=(0, None)
     )
+    max_delay: DurationOption = option(
+        _S("1h"),
+        "the longest delay; nsqd ends the connection above its --max-req-timeout, so raise both. 0 is no limit here",
+        within=(_S("0"), None),
+    )
     max_pending: int = option(
         1000,
         "publishes of one connection that wait for their answers; further ones wait for room",
@@ -352,6 +357,7 @@ class ProducerKeywords(ConnectionKeywords, total=False):
     """The options of `ProducerOptions` as keyword arguments."""
 
     max_body_size: int
+    max_delay: Length
     max_pending: int
     max_pending_bytes: int
     send_timeout: Length

@@ -42,7 +42,7 @@ _NOT_KEPT: Final = {"E_PUB_FAILED", "E_MPUB_FAILED", "E_DPUB_FAILED"}  # nsqd co
 
 @dataclass(frozen=True, slots=True)
 class ProducerStats:
-    """What a producer has done and holds. `pending` and `pending_bytes` are publishes that wait for their answer."""
+    """What a producer has done and holds. A publish_many counts as one; `pending` are publishes without an answer."""
 
     connections: int
     published: int
@@ -93,7 +93,12 @@ class Producer:
     # -- start and close
 
     async def start(self) -> None:
-        """Begin to connect. It does not wait for a connection: the first publish does. Does nothing the second time."""
+        """Begin to connect. It does not wait for a connection: the first publish does. Does nothing the second time.
+
+        NotSent if it was closed before: make another one then.
+        """
+        if self._closed:
+            raise NotSent("the producer was closed, and can't be started again: make another one")
         if self._pool is not None:
             return
         clock = clock_of(asyncio.get_running_loop())
@@ -162,8 +167,8 @@ class Producer:
     async def publish(self, topic: str, body: Body, *, delay: float | str | timedelta = 0) -> None:
         """Publish one message; return when nsqd has taken it as its durability demands.
 
-        `delay` in seconds, or text like "1m30s": it is delivered no sooner (DPUB). nsqd's --max-req-timeout (1 h)
-        limits it. A `str` is no body: encode it.
+        `delay` in seconds, or text like "1m30s": it is delivered no sooner (DPUB). `max_delay` (1 h, as nsqd's
+        --max-req-timeout) limits it. A `str` is no body: encode it.
 
         Raises BadTopicName, EmptyMessage, MessageTooLarge or BadDelay before anything is sent; NotSent if there is no
         connection, or no room, within `send_timeout`; Refused if nsqd says no; OutcomeUnknown if the connection is lost
@@ -173,7 +178,7 @@ class Producer:
         if line is None:
             line = self._line(topic)
         if delay:
-            line = b"D%b %d\n" % (line[:-1], _delay_ms(delay))
+            line = b"D%b %d\n" % (line[:-1], self._delay_ms(delay))
         size = self._size(body)
         if size > self.options.max_msg_size > 0:
             raise MessageTooLarge(
@@ -292,6 +297,18 @@ class Producer:
             raise EmptyMessage(f"message {number} is empty")
         return size
 
+    def _delay_ms(self, delay: float | str | timedelta) -> int:
+        limit = self.options.max_delay
+        try:
+            wanted = Duration.of(delay)
+        except ValueError as reason:
+            raise BadDelay(f"a delay of {delay!r}: {reason}") from None
+        if wanted < 0 or wanted > limit > 0:
+            raise BadDelay(
+                f"a delay of {wanted} is not within 0 and max_delay ({limit}); nsqd's limit is --max-req-timeout"
+            )
+        return wanted.milliseconds
+
     # -- connections
 
     @property
@@ -329,13 +346,3 @@ async def _room(links: Sequence[Link]) -> None:
     finally:
         for one in waiting:
             one.cancel()
-
-
-def _delay_ms(delay: float | str | timedelta) -> int:
-    try:
-        milliseconds = Duration.of(delay).milliseconds
-    except ValueError as reason:
-        raise BadDelay(f"a delay of {delay!r}: {reason}") from None
-    if milliseconds < 0:
-        raise BadDelay(f"a delay of {delay!r} is negative")
-    return milliseconds

@@ -25,6 +25,7 @@ from nsqkit.errors import BadDelay, ConsumerFailed, NotSent, OptionError, Outcom
 from nsqkit.names import valid_name
 
 _POLL_S: Final = 0.1  # between two looks at a queue that is joined
+_NO_LIMIT_MS: Final = 1 << 53
 _LOOKS: Final = 2  # that must find it empty: a message may be on its way from topic to channel
 
 
@@ -32,7 +33,7 @@ class NsqBroker(Broker):
     """dramatiq's broker on NSQ.
 
     `nsqd` and `lookupd` are addresses as for `SyncProducer` and `SyncConsumer`; the options of both are taken. Workers
-    consume `channel` of each queue's topic. `max_delay` are the seconds that one DPUB may wait, at most nsqd's
+    consume `channel` of each queue's topic. `max_delay` is how long one DPUB may wait, at most nsqd's
     --max-req-timeout. `http` are HTTP addresses of all nsqds, which `join` and `flush` need. OptionError.
     """
 
@@ -42,7 +43,6 @@ class NsqBroker(Broker):
         lookupd: str | Sequence[str] = (),
         http: str | Sequence[str] = (),
         channel: str = "dramatiq",
-        max_delay: float = 3600,
         middleware: list[Middleware] | None = None,
         **options: Unpack[BrokerKeywords],
     ) -> None:
@@ -51,9 +51,9 @@ class NsqBroker(Broker):
         self._nsqd = nsqd
         self._lookupd = lookupd
         self._http = addresses_of("nsqd", http)
-        self._max_delay_ms = int(max_delay * 1000)
         of_producer, self._consumer_options = split(options)
         self._producer = SyncProducer(*nsqd, lookupd=lookupd, **of_producer)
+        self._max_delay_ms = self._producer.options.max_delay.milliseconds or _NO_LIMIT_MS
         self._new_consumer("default", 1)  # a wrong option is an error here, not later
 
     def close(self) -> None:

@@ -34,8 +34,7 @@ class NsqBroker(AsyncBroker):
     consume its `channel`. All other arguments are options of the producer, of the consumer, or of both; a worker takes
     `max_in_flight` tasks (100, as many as taskiq runs at a time) and no more. OptionError.
 
-    The label `delay`, in seconds or text like "1m30s", delays a task. `max_delay` (seconds) is at most nsqd's
-    --max-req-timeout: nsqd would close the connection, for all tasks under way on it, if a delay was above that.
+    The label `delay`, in seconds or text like "1m30s", delays a task, up to the producer's option `max_delay`.
     """
 
     def __init__(
@@ -44,14 +43,12 @@ class NsqBroker(AsyncBroker):
         lookupd: str | Sequence[str] = (),
         topic: str = "taskiq",
         channel: str = "taskiq",
-        max_delay: float = 3600,
         **options: Unpack[BrokerKeywords],
     ) -> None:
         super().__init__()
         options.setdefault("max_in_flight", MAX_ASYNC_TASKS)
         self.topic = topic
         self.channel = channel
-        self._max_delay = max_delay
         self._nsqd = nsqd
         self._lookupd = lookupd
         self._producer_options, self._consumer_options = split(options)
@@ -88,10 +85,6 @@ class NsqBroker(AsyncBroker):
         if self._producer is None:
             raise NotSent("the broker was not started: await broker.startup()")
         delay = _delay(message.labels.get("delay"))
-        if delay > self._max_delay:
-            raise BadDelay(
-                f"a delay of {delay:g} s is above max_delay ({self._max_delay:g} s), and so nsqd's --max-req-timeout"
-            )
         await self._producer.publish(self.topic, message.message, delay=delay)
 
     async def listen(self) -> AsyncGenerator[AckableMessage, None]:

@@ -190,7 +190,11 @@ class Connection(Outlet):
             if last:
                 transport.write(last)
         if transport.can_write_eof() and not self._turns.broker.exiting:
-            transport.write_eof()
+            try:
+                transport.write_eof()
+            except OSError:  # asyncio's own transport, when the client has gone already
+                transport.abort()
+                return
             transport.resume_reading()
             asyncio.get_running_loop().call_later(LINGER_S, self.abort)
         else:
