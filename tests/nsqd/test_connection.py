@@ -51,6 +51,21 @@ def test_the_end_comes_after_what_was_sent_before():
     play(scene, 1_000_000)
 
 
+def test_a_client_that_is_gone_when_it_is_let_go_stops_nothing_else():
+    """asyncio's own transport raises then; the rest of the turn is others'."""
+
+    async def scene(world):
+        def write_eof():
+            raise OSError(107, "Transport endpoint is not connected")
+
+        world.transport.write_eof = write_eof
+        world.connection.data_received(b"  V2FROB\n")
+
+        await until(lambda: world.transport.aborted)
+
+    play(scene)
+
+
 def test_what_comes_while_something_waits():
     """Bytes that arrive although nothing should be read are executed in order."""
 
