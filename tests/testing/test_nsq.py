@@ -3,7 +3,6 @@ import socket
 import struct
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
@@ -367,20 +366,6 @@ def test_without_asyncio_it_does_not_start():
     """Elsewhere than in a loop of asyncio the error says so."""
     with pytest.raises(StartError, match="works in an asyncio event loop only"):
         Nsq().start().send(None)
-
-
-def test_it_starts_at_once():
-    """Once everything is loaded, both daemons are there, and know each other, within 50 ms."""
-
-    async def scene():
-        took = []
-        for _ in range(5):
-            began = time.perf_counter()
-            async with Nsq():
-                took.append(time.perf_counter() - began)
-        return min(took)
-
-    assert asyncio.run(scene()) < 0.05
 
 
 def test_the_first_start_loads_nothing():
