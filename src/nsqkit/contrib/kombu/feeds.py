@@ -72,7 +72,7 @@ class Feed:
         try:
             async for message in consumer:
                 delivery = Delivery(self, message)
-                if self.cancelled:
+                if self.cancelled or not self.share:  # it was on its way when that was decided
                     delivery.give_back()
                 else:
                     message.begin()
