@@ -80,12 +80,13 @@ class Refused(PublishError):
 
 
 class ConnectionFailed(NsqkitError):
-    """There is no usable connection to an nsqd. `nsqd` is its address."""
+    """There is no usable connection to an nsqd. `nsqd` is its address; `final`: another try would end likewise."""
 
-    def __init__(self, nsqd: str, reason: str) -> None:
+    def __init__(self, nsqd: str, reason: str, *, final: bool = False) -> None:
         super().__init__(f"nsqd {nsqd}: {reason}")
         self.nsqd = nsqd
         self.reason = reason
+        self.final = final
 
 
 class HandshakeFailed(ConnectionFailed):

@@ -136,8 +136,10 @@ def test_an_old_nsqd_that_says_ok_has_no_features():
 )
 def test_what_can_not_be_used_is_refused(options, answers, kind, words):
     """With the address and a reason, by an error of its kind; and the connection is closed."""
-    with pytest.raises(kind, match=f"n:4150: .*{words}"):
+    with pytest.raises(kind, match=f"n:4150: .*{words}") as refused:
         opened(ConsumerOptions(**options), *answers)
+    passing = any(word in str(refused.value) for word in ("E_AUTH_FAILED", "E_SUB_FAILED", "no nsqd, or"))
+    assert refused.value.final is not passing
 
 
 def test_compression_that_is_not_offered_is_a_warning(caplog):

@@ -220,8 +220,8 @@ async def test_time_without_a_connection_counts_anew_each_time(clock, nsqds, mak
 @consuming
 async def test_refusals_for_good_end_it_at_once(clock, nsqds, make):
     """When every nsqd refuses, and there is no nsqlookupd that may know another."""
-    nsqds[A].error = AuthFailed(A, "it wants AUTH: set auth_secret")
-    nsqds[B].error = AuthFailed(B, "it wants AUTH: set auth_secret")
+    nsqds[A].error = AuthFailed(A, "it wants AUTH: set auth_secret", final=True)
+    nsqds[B].error = AuthFailed(B, "it wants AUTH: set auth_secret", final=True)
     async with made(make, A, B) as consumer:
         with pytest.raises(ConsumerFailed, match="set auth_secret.*set auth_secret") as failed:
             await consumer.get()

@@ -48,7 +48,7 @@ TRIED = {
 
 OURS = {
     *("reconnect_min", "reconnect_max", "give_up_after", "shutdown_timeout", "backoff_recovery"),
-    *("auto_touch", "max_processing_time", "max_body_size", "max_pending", "max_pending_bytes"),
+    *("auto_touch", "max_processing_time", "max_body_size", "max_delay", "max_pending", "max_pending_bytes"),
     *("send_timeout", "retries", "retry_unknown", "strategy", "connections_per_nsqd"),
 }
 

@@ -362,6 +362,11 @@ def test_a_start_that_fails_leaves_nothing(tmp_path):
     asyncio.run(scene())
 
 
+def test_what_was_not_started_is_stopped_already():
+    """Whoever cleans up need not know."""
+    asyncio.run(Nsq().stop())
+
+
 def test_without_asyncio_it_does_not_start():
     """Elsewhere than in a loop of asyncio the error says so."""
     with pytest.raises(StartError, match="works in an asyncio event loop only"):

@@ -26,6 +26,12 @@ from nsqkit.wire.compression import Deflate, Snappy
 
 MAGIC: Final = b"  V2"
 _AUTH_CODES: Final = {"E_AUTH_FAILED", "E_AUTH_FIRST", "E_AUTH_ERROR", "E_UNAUTHORIZED", "E_AUTH_DISABLED"}
+_PASSING_CODES: Final = {
+    "E_AUTH_FAILED",
+    "E_AUTH_ERROR",
+    "E_SUB_FAILED",
+    "E_IDENTIFY_FAILED",
+}  # it may go better later
 _SHOWN: Final = 200  # characters of an answer that is not understood
 
 
@@ -75,11 +81,12 @@ class Opener:
             raise HandshakeFailed(nsqd, f"no answer within {timeout:g} s (read_timeout)") from None
         except Refused as error:
             kind = AuthFailed if error.code in _AUTH_CODES else HandshakeFailed
-            raise kind(nsqd, f"it answered {error.code} {error.detail}".rstrip()) from error
+            reason = f"it answered {error.code} {error.detail}".rstrip()
+            raise kind(nsqd, reason, final=error.code not in _PASSING_CODES) from error
         except ConnectionFailed as error:
             link.abort(error.reason)
             if link.misled:
-                raise HandshakeFailed(nsqd, error.reason) from error
+                raise HandshakeFailed(nsqd, error.reason, final=True) from error
             raise
         except BaseException as error:
             link.abort(str(error) or "the handshake was cancelled")
@@ -122,7 +129,7 @@ class Opener:
             link.write(f"SUB {inbox.topic} {inbox.channel}\n".encode())
             answer = await link.reply()
             if answer != b"OK":
-                raise HandshakeFailed(link.nsqd, f"SUB was answered {answer[:_SHOWN]!r}")
+                raise HandshakeFailed(link.nsqd, f"SUB was answered {answer[:_SHOWN]!r}", final=True)
 
     def _request(self) -> dict[str, object]:
         """What IDENTIFY asks for. Times are in milliseconds."""
@@ -153,7 +160,7 @@ class Opener:
         options = self._options
         if options.tls_v1 and not agreed.tls_v1:
             raise HandshakeFailed(
-                link.nsqd, "it does not offer TLS (tls_v1): set its --tls-cert and --tls-key"
+                link.nsqd, "it does not offer TLS (tls_v1): set its --tls-cert and --tls-key", final=True
             )
         if self._context is not None:
             host, _ = split_address(link.nsqd)
@@ -174,12 +181,14 @@ class Opener:
     async def _expect_ok(self, link: Link, what: str) -> None:
         answer = await link.reply()
         if answer != b"OK":
-            raise HandshakeFailed(link.nsqd, f"{what} began with {answer[:_SHOWN]!r}, not with OK")
+            raise HandshakeFailed(
+                link.nsqd, f"{what} began with {answer[:_SHOWN]!r}, not with OK", final=True
+            )
 
     async def _authorize(self, link: Link) -> None:
         secret = self._options.auth_secret
         if not secret:
-            raise AuthFailed(link.nsqd, "it wants AUTH: set auth_secret")
+            raise AuthFailed(link.nsqd, "it wants AUTH: set auth_secret", final=True)
         link.write(_with_body(b"AUTH\n", secret.encode()))
         self.identity = _read(link.nsqd, "AUTH", await link.reply(), Identity)
         self._log.info(
@@ -204,7 +213,9 @@ def _read(nsqd: str, what: str, answer: bytes, kind: type[Any]) -> Any:
     try:
         return msgspec.json.decode(answer, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise HandshakeFailed(nsqd, f"{what} was answered {answer[:_SHOWN]!r}: it is no nsqd") from None
+        raise HandshakeFailed(
+            nsqd, f"{what} was answered {answer[:_SHOWN]!r}: it is no nsqd", final=True
+        ) from None
 
 
 def _in_words(error: OSError) -> str:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 
 from nsqkit.client.clock import ClientClock, Timer
 from nsqkit.client.pool import Pool
-from nsqkit.errors import AuthFailed, HandshakeFailed
 from nsqkit.options.duration import Duration
 
 
@@ -55,7 +54,7 @@ class Hope:
         if pool.links or self._was_connected or not self._all_known:
             return
         failures = [pool.failures.get(nsqd) for nsqd in self._nsqds]
-        if all(isinstance(error, HandshakeFailed | AuthFailed) for error in failures):
+        if all(error is not None and error.final for error in failures):
             self._fail("; ".join(str(error) for error in failures), failures[0])
 
     def _give_up(self) -> None:

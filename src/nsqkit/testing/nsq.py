@@ -105,7 +105,7 @@ class _Place:
 
 
 class Nsq:
-    """A true nsqd with a true nsqlookupd. Use it by `async with`.
+    """A true nsqd with a true nsqlookupd. Use it by `async with`, once.
 
     Arguments are options of nsqd, as in `Nsq(msg_timeout="1s")`. Without a `data_path` it has a directory of its own,
     which goes away. `keep` is how many bytes of what is published are kept for `topic(...).published`.
@@ -156,7 +156,9 @@ class Nsq:
             raise StartError(f"nsqd has not reached its nsqlookupd within {START_S:g} s")
 
     async def stop(self) -> None:
-        """Stop both, and remove the directory. Does nothing the second time."""
+        """Stop both, and remove the directory. Does nothing the second time, or without a start."""
+        if not hasattr(self, "_time"):
+            return
         await self._stop_nsqd()
         if hasattr(self, "lookupd"):
             await self.lookupd.stop()
