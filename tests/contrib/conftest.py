@@ -31,6 +31,7 @@ class Broker:
             self.http_address = f"127.0.0.1:{nsqd.http_port}"
             self._up.set()
             await self._end.wait()
+        await asyncio.sleep(0)  # transports are closed in the next pass
 
     def stop(self) -> None:
         """It ends, and its connections with it."""

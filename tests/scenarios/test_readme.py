@@ -6,12 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-# Ctrl-C reaches it, even if whoever runs the tests ignores that, as a shell does for what it has in the background.
-_RUN = """
-import runpy, signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)
-runpy.run_path(sys.argv[1])
-"""
 README = Path(__file__).parents[2] / "README.md"
 
 
@@ -28,7 +22,7 @@ def test_the_clients_example_runs_as_pasted(launch, tmp_path):
     path.write_text(program.replace("127.0.0.1:4150", f"127.0.0.1:{daemon.address[1]}"), encoding="utf-8")
 
     with subprocess.Popen(
-        [sys.executable, "-W", "error", "-u", "-c", _RUN, str(path)],
+        [sys.executable, "-W", "error", "-u", str(path)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
