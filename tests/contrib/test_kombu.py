@@ -4,6 +4,7 @@ import logging
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -143,21 +144,40 @@ def test_a_cancelled_consumer(connect: Callable[..., Connection], nsqd: Broker) 
 
 
 def test_one_queue_may_use_what_others_do_not(connect: Callable[..., Connection], nsqd: Broker) -> None:
-    """With two queues and four messages to have, one queue gets three while nothing comes by the other."""
+    """With two queues one gets all while nothing comes by the other, whose first message then waits for room."""
     reader = Reader(connect(), Queue("busy"), Queue("idle"), prefetch=4)
     for number in range(6):
         publish(connect(), number, routing_key="busy")
-
-    held = reader.take(3)
-    assert reader.nothing_comes()
+    held = reader.take(4)
     publish(connect(), "other", routing_key="idle")
-    (other,) = reader.take()
-    assert "other" == other.decode()
-    for message in (*held, other):
+    assert reader.nothing_comes()
+    assert (1, 0) == (
+        nsqd.channel("idle", "celery")["depth"],
+        nsqd.channel("idle", "celery")["in_flight_count"],
+    )
+
+    for message in held:
         message.ack()
 
-    assert {3, 4, 5} == {message.decode() for message in reader.take(3)}
+    assert {4, 5, "other"} == {message.decode() for message in reader.take(3)}
     assert 0 == nsqd.channel("busy", "celery")["requeue_count"]
+
+
+def test_more_queues_than_messages_to_have(connect: Callable[..., Connection], nsqd: Broker) -> None:
+    """Each message comes, one at a time, and others may have what waits meanwhile."""
+    queues = [Queue(f"q{number}") for number in range(3)]
+    for queue in queues:
+        for _ in range(3):
+            publish(connect(), queue.name, routing_key=queue.name)
+    reader = Reader(connect(), *queues, prefetch=1)
+
+    for _ in range(9):
+        (message,) = reader.take()
+        assert reader.nothing_comes()
+        assert 1 == sum(nsqd.channel(queue.name, "celery")["in_flight_count"] for queue in queues)
+        message.ack()
+
+    assert {"q0": 3, "q1": 3, "q2": 3} == Counter(message.decode() for message in reader.got)
 
 
 def test_a_fanout_exchange(connect: Callable[..., Connection], nsqd: Broker) -> None:

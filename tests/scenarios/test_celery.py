@@ -131,11 +131,11 @@ def start_app(tmp_path: Path) -> Iterator[Callable[[Daemon], App]]:
 
 
 def test_a_day_of_workers(launch: Callable[..., Daemon], start_app: Callable[[Daemon], App]) -> None:
-    """Tasks fail, start others, take three times msg_timeout: each runs as often as it should, and nothing is left."""
+    """Tasks fail, start others, take ten times msg_timeout: each runs as often as it should, and nothing is left."""
     app = start_app(launch(http=True))
     app.call("for number in range(20): say.delay(f'word {number}')")  # before there is anybody
     first, second = app.worker("first"), app.worker("second")
-    app.call("work.delay('long', 3.3); third_time.delay()")
+    app.call("work.delay('long', 10); third_time.delay()")
 
     app.wait_for("from a worker's child")
     assert {"first@test", "second@test"} == app.inspect().keys()

@@ -74,7 +74,7 @@ class Channel(virtual.Channel):  # type: ignore[misc]  # the same
         self._deliveries: dict[str, Delivery] = {}  # that kombu did not answer, by delivery tag
         self._feeds: dict[str, Feed] = {}
         self._without_ack: set[str] = set()
-        self._crowded = False  # there are more queues than messages that kombu may have
+        self._full = False  # kombu has as many messages as it may have
 
     # -- queues
 
@@ -226,7 +226,7 @@ class Channel(virtual.Channel):  # type: ignore[misc]  # the same
             self._deliveries[tag] = delivery
             feed.unanswered.add(tag)
         callback(payload)
-        if self._crowded or len(feed.unanswered) == 1:
+        if len(feed.unanswered) == 1 or self._full is self.qos.can_consume():
             self._share()
         return True
 
@@ -251,36 +251,30 @@ class Channel(virtual.Channel):  # type: ignore[misc]  # the same
         mailbox.call(how, delivery)
         delivery.feed.unanswered.discard(tag)
         self._end_if_done(delivery.feed)
-        if self._crowded or (self._deliveries and not delivery.feed.unanswered):
+        if self._full or (self._deliveries and not delivery.feed.unanswered):
             self._share()
         mailbox.ring()  # there is room for another one
 
     def _share(self) -> None:
-        """Share what kombu may have among the queues: one for each that it has nothing of, the rest for the others.
+        """Share what kombu may have among the queues that it has something of.
 
-        So one queue can have nearly all while nothing comes by the others. With fewer messages than queues each has
-        one, and none of them any when kombu has enough; what came beyond that goes to another worker.
+        Each other queue may have one beyond that, as long as kombu may have more: the one that comes too late goes
+        back, to another worker, and no more is asked for until there is room.
         """
         feeds = [feed for feed in self._feeds.values() if not feed.cancelled]
+        busy = [feed for feed in feeds if feed.unanswered]
         limit = self.qos.prefetch_count
+        self._full = not self.qos.can_consume()
         mailbox = self._transport.mailbox
-        self._crowded = 0 < limit < len(feeds)
-        full = self._crowded and not self.qos.can_consume()
-        busy = [feed for feed in feeds if feed.unanswered] or feeds
-        to_share = limit - (len(feeds) - len(busy))
-        given = count()
+        for number, feed in enumerate(busy or feeds):
+            sharers = len(busy or feeds)
+            share = max(limit // sharers + (number < limit % sharers), 1)
+            self._limit(feed, share if limit else UNLIMITED)
         for feed in feeds:
-            if not limit:
-                share = UNLIMITED
-            elif self._crowded:
-                share = 0 if full else 1
-            elif feed in busy:
-                share = to_share // len(busy) + (next(given) < to_share % len(busy))
-            else:
-                share = 1
-            self._limit(feed, share)
-            if full:
-                mailbox.call(mailbox.give_back, feed)
+            if busy and not feed.unanswered:
+                self._limit(feed, 0 if self._full else 1 if limit else UNLIMITED)
+                if self._full:
+                    mailbox.call(mailbox.give_back, feed)
 
     def _limit(self, feed: Feed, share: int) -> None:
         if feed.share != share:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from nsqkit.client.consumer import Consumer
 from nsqkit.client.message import Message
+from nsqkit.client.state import ConsumerState
 from nsqkit.client.thread import LoopThread, keep, the_thread
 from nsqkit.errors import ConsumerFailed, RequeueMessage
 
@@ -79,6 +80,14 @@ class Feed:
                     self._mailbox.put(delivery)
         except ConsumerFailed as error:
             self._mailbox.fail(error)
+
+
+class QueueConsumer(Consumer):
+    """One whose limit is 0 for a moment whenever kombu has enough, which is no news."""
+
+    def _set_state(self) -> None:
+        if self.max_in_flight or self.state is not ConsumerState.CONSUMING or not self._pool.links:
+            super()._set_state()
 
 
 class Mailbox:

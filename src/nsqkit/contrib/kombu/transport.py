@@ -20,7 +20,7 @@ from nsqkit.client.options import ConnectionOptions, ConsumerOptions, ProducerOp
 from nsqkit.client.sync import SyncProducer
 from nsqkit.contrib.kombu.channel import Channel
 from nsqkit.contrib.kombu.envelope import Payload
-from nsqkit.contrib.kombu.feeds import Feed, Mailbox
+from nsqkit.contrib.kombu.feeds import Feed, Mailbox, QueueConsumer
 from nsqkit.contrib.kombu.management import Management
 from nsqkit.errors import ConsumerFailed, NotSent, OptionError, OutcomeUnknown
 from nsqkit.options.duration import Duration
@@ -41,6 +41,8 @@ _OF_KOMBU: Final = {
     "interval_step",
     "max_retries",
 }
+_TURNS: Final = {"low_rdy_idle_timeout": "1s", "low_rdy_timeout": "5s", "rdy_redistribute_interval": "250ms"}
+"""A queue that may have fewer messages than there are nsqds has them from each in turn, soon enough for a task."""
 _TLS: Final = {"ca_certs": "tls_root_ca_file", "certfile": "tls_cert", "keyfile": "tls_key"}
 
 _log = logging.getLogger("nsqkit.kombu")
@@ -79,7 +81,9 @@ class Transport(virtual.Transport):  # type: ignore[misc]  # kombu has no types
         self._lookupds: Any = options.get("lookupd", ())
         tls = _tls(client.ssl)
         self._producer_options = ProducerOptions(**tls | _of(ProducerOptions, options))
-        self._consumer_options = ConsumerOptions(**tls | _of(ConsumerOptions, options) | {"max_in_flight": 0})
+        self._consumer_options = ConsumerOptions(
+            **_TURNS | tls | _of(ConsumerOptions, options) | {"max_in_flight": 0}
+        )
         self._producer: SyncProducer | None = None
 
     @property
@@ -92,7 +96,7 @@ class Transport(virtual.Transport):  # type: ignore[misc]  # kombu has no types
 
     def consumer(self, topic: str, channel: str) -> Consumer:
         """One that takes nothing yet. It works in the client's thread."""
-        return Consumer(
+        return QueueConsumer(
             topic, channel, nsqd=self._nsqds, lookupd=self._lookupds, options=self._consumer_options
         )
 
