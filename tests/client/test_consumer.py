@@ -297,6 +297,23 @@ async def test_a_stop_loses_nothing(clock, nsqds, make):
 
 
 @consuming
+async def test_a_stop_ends_with_the_last_answer(clock, nsqds, make):
+    """Whenever it comes: also in the moment between a look and the wait."""
+    for passes in range(8):
+        consumer = made(make, A, B)
+        await consumer.start()
+        await settle()
+        stop = asyncio.ensure_future(consumer.stop())
+        for _ in range(passes):
+            await asyncio.sleep(0)
+        for nsqd in (A, B):
+            nsqds[nsqd].send(CLOSE_WAIT)
+            await asyncio.sleep(0)
+        await settle()
+        assert stop.done()
+
+
+@consuming
 async def test_a_second_stop_waits_no_longer(clock, nsqds, make):
     """The handler is cancelled, and its message given back at once."""
 

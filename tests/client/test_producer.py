@@ -249,6 +249,25 @@ async def test_room_at_any_connection_is_room(clock, nsqds, make):
 
 
 @producing
+async def test_room_that_comes_while_one_begins_to_wait_is_seen(clock, nsqds, make):
+    """Also if nothing comes after it that could wake who waits."""
+    for passes in range(6):
+        async with make(A, B, max_pending=1) as producer:
+            await settle()
+            two = [await begun(producer.publish("t", b"x")) for _ in range(2)]
+            more = [asyncio.ensure_future(producer.publish("t", b"y")) for _ in range(2)]
+            for _ in range(passes):
+                await asyncio.sleep(0)
+            for nsqd in (A, B):
+                nsqds[nsqd].send(OK)
+            await settle()
+            assert [1, 1] == [nsqds[nsqd].link.pending for nsqd in (A, B)]
+            for nsqd in (A, B):
+                nsqds[nsqd].send(OK)
+            await asyncio.gather(*two, *more)
+
+
+@producing
 async def test_a_close_that_is_cancelled_goes_on(clock, nsqds, make):
     """A second one waits for it."""
     producer = make(A)

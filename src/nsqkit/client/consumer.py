@@ -218,18 +218,17 @@ class Consumer:
 
     async def _until(self, condition: Callable[[], bool], seconds: float) -> None:
         """Return when it is so, or after a while, or when nobody wants to wait."""
-        inbox = self._inbox
         if seconds <= 0:
             return
         hurry = asyncio.ensure_future(self._hurry.wait())
         try:
             async with asyncio.timeout(seconds):
                 while not condition() and not self._hurry.is_set():
-                    news = asyncio.ensure_future(inbox.wait())
+                    news = self._inbox.waiter()
                     try:
                         await asyncio.wait((news, hurry), return_when=asyncio.FIRST_COMPLETED)
                     finally:
-                        news.cancel()
+                        self._inbox.forget(news)
         except TimeoutError:
             return
         finally:

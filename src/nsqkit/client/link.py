@@ -353,18 +353,18 @@ class Link:
             and self._pending_bytes < self.max_pending_bytes
         )
 
-    async def room(self) -> None:
-        """Return when there may be room again, or never will be."""
+    def room(self) -> asyncio.Future[None]:
+        """What is done when there may be room again, or never will be; counted from this call on."""
         waiter: asyncio.Future[None] = self._loop.create_future()
         self._room_waiters.append(waiter)
-        try:
-            await waiter
-        except asyncio.CancelledError:
-            if waiter in self._room_waiters:
-                self._room_waiters.remove(waiter)
-            elif not waiter.cancelled():
-                self._admit()  # the room is for another
-            raise
+        return waiter
+
+    def forget(self, waiter: asyncio.Future[None]) -> None:
+        """Nobody waits for this one any more."""
+        if waiter in self._room_waiters:
+            self._room_waiters.remove(waiter)
+        elif not waiter.cancelled():
+            self._admit()  # the room is for another
 
     def publish(self, line: bytes, body: bytes | bytearray | memoryview) -> asyncio.Future[None]:
         """Send a command with a body. The future is done when it is answered, and fails by a PublishError."""

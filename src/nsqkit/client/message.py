@@ -295,16 +295,25 @@ class Inbox:
 
     async def wait(self) -> None:
         """Return when something came, or when there is another reason to look."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
+        waiter = self.waiter()
         try:
             await waiter
         except asyncio.CancelledError:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
-            elif not waiter.cancelled():
-                self.arrived()  # what woke this one is for another
+            self.forget(waiter)
             raise
+
+    def waiter(self) -> asyncio.Future[None]:
+        """What is done when something came, or when there is another reason to look; counted from this call on."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        return waiter
+
+    def forget(self, waiter: asyncio.Future[None]) -> None:
+        """Nobody waits for this one any more."""
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
+        elif not waiter.cancelled():
+            self.arrived()  # what woke this one is for another
 
     def lose(self, link: Link) -> None:
         """A connection is gone, and what came by it and was not handed out is somebody else's."""

@@ -340,9 +340,9 @@ class Producer:
 
 async def _room(links: Sequence[Link]) -> None:
     """Return when one of them may have room."""
-    waiting = [asyncio.ensure_future(link.room()) for link in links]
+    waiting = [(link, link.room()) for link in links]
     try:
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([waiter for _, waiter in waiting], return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for one in waiting:
-            one.cancel()
+        for link, waiter in waiting:
+            link.forget(waiter)  # whoever got room at two of them lets somebody else look
