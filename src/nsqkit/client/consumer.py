@@ -295,16 +295,24 @@ class Consumer:
                     raise self.error
                 if self._state in ENDING:
                     return None
-                try:
-                    async with asyncio.timeout_at(limit):
-                        await inbox.wait()
-                except TimeoutError:
+                if limit is None:  # a time limit costs as much as all the rest
+                    await inbox.wait()
+                elif not await self._wait_until(limit):
                     return None
             elif message.attempts > self._max_attempts > 0:
                 await self._give_up_on(message)
                 message = None
             else:
                 return message
+
+    async def _wait_until(self, limit: float) -> bool:
+        """Whether there was news by then, a time of the event loop."""
+        try:
+            async with asyncio.timeout_at(limit):
+                await self._inbox.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def _give_up_on(self, message: Message) -> None:
         """It was tried often enough."""
