@@ -18,6 +18,7 @@ from weakref import WeakSet
 from nsqkit.errors import ConsumerFailed
 
 EXIT_S: Final = 5.0  # that the end of the process waits for what is to be sent
+LOOK_S: Final = 1.0  # between two looks at signals, for who waits
 NAME: Final = "nsqkit-client"
 
 FORKED: Final = "this consumer belongs to the process that was forked: make one in each process"
@@ -112,10 +113,9 @@ class _Call(Generic[T]):
 
     def result(self, deadline: float | None) -> T:
         """Have it done, and wait for it. TimeoutError."""
-        limit = -1 if deadline is None else max(deadline - time.monotonic(), 0.0)
         try:
             self._loop.call_soon_threadsafe(self._begin)
-            in_time = self._done.acquire(timeout=limit)
+            in_time = self._wait(deadline)
         except BaseException:  # above all KeyboardInterrupt
             with contextlib.suppress(RuntimeError):  # the loop is closed, so nothing goes on
                 self._loop.call_soon_threadsafe(self._abandon)
@@ -124,6 +124,15 @@ class _Call(Generic[T]):
             raise TimeoutError("the process ends, and this was not done in time")
         assert self._task is not None
         return self._task.result()
+
+    def _wait(self, deadline: float | None) -> bool:
+        """Whether it was done in time. A signal that another thread was given is seen within LOOK_S."""
+        while True:
+            left = LOOK_S if deadline is None else min(deadline - time.monotonic(), LOOK_S)
+            if self._done.acquire(timeout=max(left, 0.0)):
+                return True
+            if left < LOOK_S:
+                return False
 
     def _begin(self) -> None:
         self._task = self._loop.create_task(self._work)
