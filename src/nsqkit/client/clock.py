@@ -40,6 +40,41 @@ class ClientClock:
             timer.cancel()
 
 
+class Nap:
+    """A pause that somebody may make shorter. There is one at a time."""
+
+    def __init__(self, clock: ClientClock) -> None:
+        self._clock = clock
+        self._over = asyncio.Event()
+        self._timer: Timer | None = None
+        self._end = 0.0
+
+    async def until(self, when: float) -> None:
+        """Return at this time of the clock, or sooner if somebody hurries."""
+        self._over.clear()
+        self._set(when)
+        try:
+            await self._over.wait()
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+    def hurry(self, when: float) -> bool:
+        """Let the pause end then, if it would not sooner. False if there is none."""
+        if self._timer is None:
+            return False
+        if when < self._end:
+            self._set(when)
+        return True
+
+    def _set(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._end = when
+        self._timer = self._clock.call_at(when, self._over.set)
+
+
 _CLOCKS: WeakKeyDictionary[asyncio.AbstractEventLoop, ClientClock] = WeakKeyDictionary()
 
 

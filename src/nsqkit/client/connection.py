@@ -7,6 +7,7 @@ offered is an error; compression that is not offered is a warning.
 import asyncio
 import json
 import logging
+import os
 import socket
 import ssl
 import struct
@@ -219,23 +220,12 @@ def _read(nsqd: str, what: str, answer: bytes, kind: type[Any]) -> Any:
 
 
 def _in_words(error: OSError) -> str:
+    """The reason alone: asyncio's texts repeat the address."""
     if isinstance(error, socket.gaierror):
         return f"the name is not known: {error.strerror}"
-    if (
-        error.errno is None
-    ):  # several addresses, each with an error of its own: asyncio has put them into the text
-        return str(error)
     return (
-        error.strerror.lower()
-        if error.strerror and "Connect call failed" not in error.strerror
-        else _name(error)
-    )
-
-
-def _name(error: OSError) -> str:
-    import os  # noqa: PLC0415 - for an error's text only
-
-    return os.strerror(error.errno).lower() if error.errno else str(error)
+        os.strerror(error.errno).lower() if error.errno else str(error)
+    )  # without a number, of several addresses
 
 
 def _local_address(text: str) -> tuple[str, int] | None:

@@ -11,7 +11,7 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from nsqkit.address import join_address
-from nsqkit.client.clock import ClientClock, Timer
+from nsqkit.client.clock import ClientClock, Nap
 from nsqkit.client.options import ConnectionOptions
 
 if TYPE_CHECKING:
@@ -98,20 +98,14 @@ class _Asker:
         self._discovery = discovery
         self._lookupd = lookupd
         self._chance = chance
-        self._wake = asyncio.Event()
+        self._nap = Nap(discovery.clock)
         self._asked_at = 0.0
         self._hurried = False  # while it was asked
-        self._timer: Timer | None = None
-        self._due = 0.0  # when it rings
 
     def hurry(self) -> None:
         """Ask soon, or once more if it is being asked."""
-        if self._timer is None:
+        if not self._nap.hurry(max(self._asked_at + SOON_S, self._discovery.clock.now())):
             self._hurried = True
-            return
-        when = max(self._asked_at + SOON_S, self._discovery.clock.now())
-        if when < self._due:
-            self._set_timer(when)
 
     async def run(self, cluster: "Cluster") -> None:
         """Ask until cancelled."""
@@ -145,18 +139,5 @@ class _Asker:
             discovery.answered(self._lookupd, nsqds)
 
     async def _pause(self, seconds: float) -> None:
-        clock = self._discovery.clock
-        self._wake.clear()
-        self._set_timer(max(self._asked_at + SOON_S, clock.now()) if self._hurried else clock.now() + seconds)
-        try:
-            await self._wake.wait()
-        finally:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-
-    def _set_timer(self, when: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._due = when
-        self._timer = self._discovery.clock.call_at(when, self._wake.set)
+        now = self._discovery.clock.now()
+        await self._nap.until(max(self._asked_at + SOON_S, now) if self._hurried else now + seconds)

@@ -77,12 +77,11 @@ class Flow(Generic[Key]):
         self._state = state
         return self._share(now)
 
-    def received(self, key: Key, now: float) -> list[tuple[Key, int]]:
-        """Messages came by a connection."""
+    def received(self, key: Key, now: float) -> None:
+        """Messages came by a connection, which changes nothing at once."""
         member = self._members.get(key)
         if member is not None:
             member.heard_at = now
-        return []
 
     def redistribute(self, now: float) -> list[tuple[Key, int]]:
         """With fewer slots than connections: take some from those who do not use them, or have had them for long."""

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from random import Random
 from typing import Final
 
-from nsqkit.client.clock import ClientClock, Timer
+from nsqkit.client.clock import ClientClock, Nap
 from nsqkit.client.link import Link
 from nsqkit.client.options import ConnectionOptions
 from nsqkit.errors import ConnectionFailed
@@ -175,25 +175,17 @@ class _Keeper:
         self._key = key
         self._tries = 0
         self._began = 0.0
-        self._wake = asyncio.Event()
         self._over = asyncio.Event()
-        self._timer: Timer | None = None
-        self._due = 0.0  # when it rings
+        self._nap = Nap(pool.clock)
         self.task = asyncio.get_running_loop().create_task(self._run(), name=f"nsqkit: nsqd {address}")
 
     def hurry(self) -> None:
         """Try soon."""
-        pool = self._pool
-        if self.link is None and self._timer is not None:
-            when = max(self._began + SOON_S, pool.clock.now())
-            if when < self._due:
-                self._set_timer(when)
+        self._nap.hurry(max(self._began + SOON_S, self._pool.clock.now()))
 
     def stop(self) -> None:
         """Keep nothing any more; the connection that stands is left alone."""
         self.task.cancel()
-        if self._timer is not None:
-            self._timer.cancel()
 
     async def _run(self) -> None:
         pool = self._pool
@@ -216,9 +208,8 @@ class _Keeper:
                 pool.ended(self._key)
                 return
             lived = pool.clock.now() - self._began
-            self._tries = (
-                0 if lived >= SOON_S else self._tries + 1
-            )  # one that is refused at once is no success
+            # One that is refused at once is no success.
+            self._tries = 0 if lived >= SOON_S else self._tries + 1
             await self._pause(pool.delay(self._tries) / 2)
 
     async def _open(self) -> Link:
@@ -234,17 +225,4 @@ class _Keeper:
         self._over.set()
 
     async def _pause(self, seconds: float) -> None:
-        self._wake.clear()
-        self._set_timer(self._pool.clock.now() + seconds)
-        try:
-            await self._wake.wait()
-        finally:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-
-    def _set_timer(self, when: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._due = when
-        self._timer = self._pool.clock.call_at(when, self._wake.set)
+        await self._nap.until(self._pool.clock.now() + seconds)

@@ -96,9 +96,8 @@ class Options:
     """Options of one daemon. Raises OptionError if a value makes no sense."""
 
     ignored_flags: ClassVar[tuple[IgnoredFlag, ...]] = ()
-    has_flags: ClassVar[bool] = (
-        True  # False: options of a library, which errors call by their names in Python
-    )
+    has_flags: ClassVar[bool] = True
+    """False for options of a library, which errors call by their names in Python."""
 
     def __post_init__(self) -> None:
         """Convert and check each value, then all of them together."""
