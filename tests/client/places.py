@@ -6,9 +6,10 @@ import itertools
 
 from nsqkit.client.clock import ClientClock, give_clock
 from nsqkit.client.connection import Opener
+from nsqkit.client.consumer import Consumer
 from nsqkit.client.link import Link
 from nsqkit.errors import ConnectionFailed
-from tests.client.wires import Wire
+from tests.client.wires import CLOSE_WAIT, Wire
 
 PASSES = 30  # of the loop: more than anything here needs to come to rest
 
@@ -143,3 +144,35 @@ def running(kind, **fixed):
         return run
 
     return decorate
+
+
+A, B, C = "a:4150", "b:4150", "c:4150"
+
+
+def consuming(test):
+    """The test gets clock, nsqds and `make`, which makes a consumer."""
+    return running(Consumer)(test)
+
+
+def made(make, *nsqd, **more):
+    """A consumer of these nsqds."""
+    return make("orders", "billing", nsqd=nsqd or (A,), **more)
+
+
+def numbers(*messages):
+    """Their ids as numbers."""
+    return [int(message.id, 16) for message in messages]
+
+
+def assert_state(consumer, state):
+    """It is in this state; a function, as mypy takes it that a state never changes."""
+    assert state is consumer.state
+
+
+async def stopped(consumer, nsqds, *answering):
+    """Stop it, while these nsqds answer CLS."""
+    stop = asyncio.ensure_future(consumer.stop(timeout=0))
+    await settle()
+    for nsqd in answering:
+        nsqds[nsqd].send(CLOSE_WAIT)
+    await stop

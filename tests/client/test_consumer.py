@@ -7,40 +7,10 @@ import pytest
 from nsqkit.client.consumer import TURN, Consumer
 from nsqkit.client.state import ConsumerState
 from nsqkit.errors import AuthFailed, ConnectionFailed, ConsumerFailed, OptionError
-from tests.client.places import running, settle
+from tests.client.places import A, B, C, assert_state, consuming, made, numbers, settle, stopped
 from tests.client.wires import CLOSE_WAIT, error, message_frame
 
-A, B, C = "a:4150", "b:4150", "c:4150"
 State = ConsumerState
-
-
-def consuming(test):
-    """The test gets clock, nsqds and `make`, which makes a consumer."""
-    return running(Consumer)(test)
-
-
-def made(make, *nsqd, **more):
-    """A consumer of these nsqds."""
-    return make("orders", "billing", nsqd=nsqd or (A,), **more)
-
-
-def numbers(*messages):
-    """Their ids as numbers."""
-    return [int(message.id, 16) for message in messages]
-
-
-def assert_state(consumer, state):
-    """It is in this state; a function, as mypy takes it that a state never changes."""
-    assert state is consumer.state
-
-
-async def stopped(consumer, nsqds, *answering):
-    """Stop it, while these nsqds answer CLS."""
-    stop = asyncio.ensure_future(consumer.stop(timeout=0))
-    await settle()
-    for nsqd in answering:
-        nsqds[nsqd].send(CLOSE_WAIT)
-    await stop
 
 
 @consuming

@@ -4,44 +4,13 @@ import asyncio
 
 import pytest
 
-from nsqkit.client.consumer import Consumer
 from nsqkit.client.message import Message
 from nsqkit.client.state import ConsumerState
 from nsqkit.errors import OptionError
-from tests.client.places import running, settle
+from tests.client.places import A, B, consuming, made, numbers, settle, stopped
 from tests.client.wires import CLOSE_WAIT, message_frame
 
-A, B, C = "a:4150", "b:4150", "c:4150"
 State = ConsumerState
-
-
-def consuming(test):
-    """The test gets clock, nsqds and `make`, which makes a consumer."""
-    return running(Consumer)(test)
-
-
-def made(make, *nsqd, **more):
-    """A consumer of these nsqds."""
-    return make("orders", "billing", nsqd=nsqd or (A,), **more)
-
-
-def numbers(*messages):
-    """Their ids as numbers."""
-    return [int(message.id, 16) for message in messages]
-
-
-def assert_state(consumer, state):
-    """It is in this state; a function, as mypy takes it that a state never changes."""
-    assert state is consumer.state
-
-
-async def stopped(consumer, nsqds, *answering):
-    """Stop it, while these nsqds answer CLS."""
-    stop = asyncio.ensure_future(consumer.stop(timeout=0))
-    await settle()
-    for nsqd in answering:
-        nsqds[nsqd].send(CLOSE_WAIT)
-    await stop
 
 
 @consuming
@@ -84,10 +53,12 @@ async def test_a_plain_function_runs_in_a_thread(clock, nsqds, make):
     await consumer.start()
     await settle()
     nsqds[A].send(message_frame(1), message_frame(2))
-    while consumer.stats().finished < 2:  # noqa: ASYNC110 - a thread is what it waits for
-        await asyncio.sleep(0.001)
+    stop = asyncio.ensure_future(consumer.stop())  # waits for both
+    await settle()
+    nsqds[A].send(CLOSE_WAIT)
+    await stop
+    assert 2 == consumer.stats().finished
     assert all(name.startswith("nsqkit-handler") for name in names)
-    await stopped(consumer, nsqds, A)
 
 
 @consuming
